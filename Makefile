@@ -1,0 +1,49 @@
+# make run · make test · make lint · make protos · make demo-model
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+
+.PHONY: run test lint protos format demo-model evaluate-demo constraints
+
+run: .venv/installed
+	$(BIN)/imagesafety up
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	cd protos && ../$(BIN)/buf lint
+	cd protos && ../$(BIN)/buf format --diff --exit-code --path imagesafety
+	cd protos && ../$(BIN)/buf build -o - | ../$(BIN)/buf breaking - --against released.binpb
+	$(BIN)/python tools/protos.py --check
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	cd protos && ../$(BIN)/buf format --write --path imagesafety
+
+protos: .venv/installed
+	$(BIN)/python tools/protos.py
+
+demo-model: .venv/installed
+	$(BIN)/python -m inference.demo.train
+	$(BIN)/python -m inference.demo.evaluate
+
+evaluate-demo: .venv/installed
+	$(BIN)/python -m inference.demo.evaluate
+
+# Everything that the extras need, pinned. Run it to move to newer versions.
+constraints:
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --editable '.[gateway,inference,dev]'
+	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
+	touch .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("imagesafety needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing what the services need (torch is large: some minutes the first time)"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gateway,inference,dev]'
+	touch .venv/installed

@@ -1,0 +1,1 @@
+"""The HTTP service that pict-rs asks: uploads in, decisions out."""

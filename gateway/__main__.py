@@ -1,0 +1,7 @@
+"""Starts the gateway: `python -m gateway`."""
+
+import sys
+
+from gateway.server import main
+
+sys.exit(main(sys.argv[1:]))

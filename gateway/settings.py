@@ -1,0 +1,161 @@
+"""Every setting of the gateway: IMAGESAFETY_GATEWAY_… variables, and flags of the same names."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from imagesafety.client import TlsFiles
+
+PREFIX = "IMAGESAFETY_GATEWAY_"
+LOOPBACK_AND_PRIVATE = (
+    "127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,::1/128,fc00::/7,fe80::/10"
+)
+SHORTEST_SECRET = 16
+
+Answer = Literal["accept", "reject"]
+
+
+class Settings(BaseSettings):
+    """The HTTP service that pict-rs asks about each upload.
+
+    Each flag is also an environment variable: --time-budget is IMAGESAFETY_GATEWAY_TIME_BUDGET.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="forbid",
+        cli_prog_name="python -m gateway",
+        cli_kebab_case=True,
+        cli_hide_none_type=True,
+        cli_exit_on_error=False,
+    )
+
+    listen: str = Field("127.0.0.1:14051", description="address and port for pict-rs")
+    admin_listen: str = Field("127.0.0.1:14052", description="address and port for /metrics")
+    inference: str = Field(
+        "127.0.0.1:50051", description="gRPC target of the inference service, such as unix:/path"
+    )
+    inference_ca: Path | None = Field(
+        None, description="PEM file of the CA to trust: speaks TLS to the inference service"
+    )
+    inference_certificate: Path | None = Field(
+        None, description="PEM file of the certificate to show to the inference service"
+    )
+    inference_key: Path | None = Field(None, description="PEM file of that certificate's key")
+    policy: str = Field("demo", description="policy file, or the name of one that ships with us")
+    time_budget: float = Field(
+        8.0, gt=0.1, le=300, description="seconds from an upload's first byte to its answer"
+    )
+    max_upload_bytes: int = Field(40 * 1024 * 1024, ge=1, description="larger uploads get 413")
+    allowed_networks: str = Field(
+        LOOPBACK_AND_PRIVATE, description="who may call as IPADDR, separated by commas"
+    )
+    client_secrets: str = Field(
+        "",
+        description="who may call from anywhere: NAME:SECRET, separated by commas; the secret "
+        "takes the place of IPADDR in the URL",
+        repr=False,
+    )
+    on_undecodable: Answer = Field("reject", description="for files that no decoder can read")
+    on_overload: Answer = Field("accept", description="when the inference service is full")
+    on_unavailable: Answer = Field("accept", description="when it can't be reached")
+    on_deadline: Answer = Field("accept", description="when the time budget ran out")
+    on_error: Answer = Field("accept", description="when scoring failed in another way")
+    drain_seconds: int = Field(15, ge=0, description="how long SIGTERM lets uploads finish")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least severity to log"
+    )
+
+    @field_validator("listen", "admin_listen")
+    @classmethod
+    def _check_address(cls, value: str) -> str:
+        host_and_port(value)
+        return value
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Settings:
+        _ = self.networks, self.secrets
+        if (self.inference_certificate is None) != (self.inference_key is None):
+            raise ValueError("inference_certificate and inference_key go together")
+        if self.inference_certificate is not None and self.inference_ca is None:
+            raise ValueError("inference_certificate needs inference_ca")
+        return self
+
+    @cached_property
+    def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """The networks of `allowed_networks`."""
+        return tuple(
+            ip_network(item.strip()) for item in self.allowed_networks.split(",") if item.strip()
+        )
+
+    @cached_property
+    def secrets(self) -> dict[str, str]:
+        """The secrets of `client_secrets`, by client name."""
+        result: dict[str, str] = {}
+        for item in filter(None, (part.strip() for part in self.client_secrets.split(","))):
+            name, _, secret = item.partition(":")
+            if not re.fullmatch(r"[A-Za-z0-9._-]+", name) or name in result:
+                raise ValueError("client_secrets needs a different NAME for each NAME:SECRET")
+            if not re.fullmatch(rf"[A-Za-z0-9._~-]{{{SHORTEST_SECRET},}}", secret):
+                raise ValueError(
+                    f"the secret of client {name} needs at least {SHORTEST_SECRET} characters "
+                    "out of letters, digits and ._~-"
+                )
+            result[name] = secret
+        return result
+
+    @cached_property
+    def tls(self) -> TlsFiles | None:
+        """The files for TLS to the inference service, if it is on."""
+        if self.inference_ca is None:
+            return None
+        return TlsFiles(self.inference_ca, self.inference_certificate, self.inference_key)
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """Splits "127.0.0.1:14051" or "[::1]:14051". Raises ValueError."""
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+)):(\d{1,5})", address)
+    if match is None or int(match[3]) > 65535:
+        raise ValueError(f"{address!r} is not an address and port, such as 127.0.0.1:14051")
+    return match[1] or match[2], int(match[3])
+
+
+def load_settings(arguments: Sequence[str]) -> Settings:
+    """Settings from the environment and the command line; what is wrong ends the process.
+
+    Exits with one line on standard error and code 2.
+    """
+    try:
+        _refuse_unknown_variables()
+        return Settings(_cli_parse_args=list(arguments))
+    except SettingsError as error:
+        reason = str(error).removeprefix("error parsing CLI: ")
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        reason = f"{name}: {first['msg']}" if name else first["msg"]
+    except ValueError as error:
+        reason = str(error)
+    print(f"gateway: wrong setting: {reason}", file=sys.stderr)  # noqa: T201
+    raise SystemExit(2)
+
+
+def _refuse_unknown_variables() -> None:
+    """A misspelt variable would otherwise leave a default in force without a word."""
+    # Kubernetes sets these by itself for a Service named imagesafety-gateway.
+    links = re.compile(r"(SERVICE_HOST|SERVICE_PORT.*|PORT|PORT_\d+_(TCP|UDP).*)")
+    for name in os.environ:
+        rest = name.removeprefix(PREFIX)
+        if rest != name and rest.lower() not in Settings.model_fields and not links.fullmatch(rest):
+            raise ValueError(f"there is no setting {name}")

@@ -1,0 +1,274 @@
+"""A streaming client of the inference service.
+
+Use: `async with ScoringClient("127.0.0.1:50051") as client:` and in it
+`scores = await client.score_image(chunks, concepts=concepts, timeout=8.0)`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+from imagesafety.policy import Concept
+from imagesafety.v1 import scoring_pb2, scoring_pb2_grpc
+
+MAX_CHUNK_BYTES = 1024 * 1024  # well under gRPC's default limit of 4 MiB a message
+ERROR_DOMAIN = "imagesafety"
+
+# A replica that hangs is noticed within seconds: without ping_timeout_ms it takes a minute.
+# Reconnecting is quick, so that a restarted service is used again at once.
+_CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.http2.ping_timeout_ms", 3_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+)
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which model gave the similarities, with which weights, computed how."""
+
+    name: str
+    weights_digest: str
+    backend: str
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the service takes; see scoring.proto."""
+
+    max_image_bytes: int
+    max_image_pixels: int
+    max_message_bytes: int
+    max_concepts: int
+    max_prompts: int
+    max_prompt_characters: int
+    media_types: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """The model of a service and its limits."""
+
+    model: ModelIdentity
+    input_width: int
+    input_height: int
+    embedding_width: int
+    limits: Limits
+
+
+@dataclass(frozen=True)
+class View:
+    """One encoded picture: `similarities` has one cosine per concept of the call, in its order."""
+
+    frame_index: int
+    frame_time: float  # seconds
+    region: tuple[int, int, int, int]  # left, top, width, height in pixels
+    similarities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """The similarities of one image and the model that they depend on."""
+
+    views: tuple[View, ...]
+    media_type: str
+    width: int
+    height: int
+    model: ModelIdentity
+
+
+class ScoringError(Exception):
+    """The service gave no scores; `reason` is one of scoring.proto's, or empty."""
+
+    def __init__(self, code: grpc.StatusCode, reason: str, message: str) -> None:
+        super().__init__(f"{code.name}{f' ({reason})' if reason else ''}: {message}")
+        self.code, self.reason, self.message = code, reason, message
+
+
+class ConceptSet:
+    """Concepts as they travel with a call; made once and used for many."""
+
+    def __init__(self, concepts: Iterable[Concept]) -> None:
+        self.messages = tuple(
+            scoring_pb2.Concept(
+                name=concept.name,
+                prompts=scoring_pb2.PromptSet(
+                    prompts=[
+                        scoring_pb2.Prompt(text=prompt.text, weight=prompt.weight)
+                        for prompt in concept.prompts
+                    ]
+                ),
+            )
+            for concept in concepts
+        )
+
+
+@dataclass(frozen=True)
+class TlsFiles:
+    """PEM files: `ca` to trust, and `certificate` with `key` to show where the service asks."""
+
+    ca: Path
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Reads the files. Raises OSError."""
+        return grpc.ssl_channel_credentials(
+            root_certificates=self.ca.read_bytes(),
+            private_key=self.key.read_bytes() if self.key else None,
+            certificate_chain=self.certificate.read_bytes() if self.certificate else None,
+        )
+
+
+class ScoringClient:
+    """A channel to the inference service at any gRPC target."""
+
+    def __init__(self, target: str, tls: TlsFiles | None = None) -> None:
+        self._channel = (
+            grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
+            if tls is None
+            else grpc.aio.secure_channel(target, tls.credentials(), options=_CHANNEL_OPTIONS)
+        )
+        self._stub = scoring_pb2_grpc.ScoringServiceStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends calls that still run and closes the connection."""
+        await self._channel.close()
+
+    async def describe_model(self, *, timeout: float) -> ModelDescription:  # noqa: ASYNC109
+        """Which model the service has, and its limits. Raises ScoringError."""
+        try:
+            answer = await self._stub.DescribeModel(
+                scoring_pb2.DescribeModelRequest(), timeout=timeout
+            )
+        except grpc.aio.AioRpcError as error:
+            raise _scoring_error(error) from error
+        limits = answer.limits
+        return ModelDescription(
+            model=_identity(answer.model),
+            input_width=answer.input_width,
+            input_height=answer.input_height,
+            embedding_width=answer.embedding_width,
+            limits=Limits(
+                max_image_bytes=limits.max_image_bytes,
+                max_image_pixels=limits.max_image_pixels,
+                max_message_bytes=limits.max_message_bytes,
+                max_concepts=limits.max_concepts,
+                max_prompts=limits.max_prompts,
+                max_prompt_characters=limits.max_prompt_characters,
+                media_types=tuple(limits.media_types),
+            ),
+        )
+
+    async def score_image(
+        self,
+        chunks: AsyncIterable[bytes],
+        *,
+        concepts: ConceptSet,
+        timeout: float,  # noqa: ASYNC109 - it becomes the deadline that the service sees
+        media_type: str = "",
+    ) -> ImageScores:
+        """Scores one image, sending its bytes as `chunks` yields them.
+
+        The next chunk is asked for only when the last one was taken by the connection. The call
+        may end before `chunks` does. Raises ScoringError, and whatever `chunks` raises, after
+        cancelling the call.
+        """
+        header = scoring_pb2.ScoreImageHeader(
+            options=scoring_pb2.ScoringOptions(
+                concepts=concepts.messages, priority=scoring_pb2.PRIORITY_INTERACTIVE
+            ),
+            media_type=media_type,
+        )
+        call = self._stub.ScoreImage(timeout=timeout)
+        sending = asyncio.create_task(_send(call, header, chunks))
+        answering = asyncio.ensure_future(call)
+        try:
+            await asyncio.wait({sending, answering}, return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done():
+                sending.result()  # raises what `chunks` raised
+            return _image_scores((await answering).scores)
+        except grpc.aio.AioRpcError as error:
+            raise _scoring_error(error) from error
+        finally:
+            sending.cancel()
+            call.cancel()
+            await asyncio.gather(sending, answering, return_exceptions=True)
+
+
+async def _send(
+    call: grpc.aio.StreamUnaryCall[scoring_pb2.ScoreImageRequest, scoring_pb2.ScoreImageResponse],
+    header: scoring_pb2.ScoreImageHeader,
+    chunks: AsyncIterable[bytes],
+) -> None:
+    """Writes the image; stops quietly when the call is over, whose status tells why."""
+    try:
+        await call.write(scoring_pb2.ScoreImageRequest(header=header))
+        async for chunk in chunks:
+            for start in range(0, len(chunk), MAX_CHUNK_BYTES):
+                piece = chunk[start : start + MAX_CHUNK_BYTES]
+                await call.write(scoring_pb2.ScoreImageRequest(chunk=piece))
+        await call.done_writing()
+    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        return
+
+
+def _identity(model: scoring_pb2.ModelIdentity) -> ModelIdentity:
+    return ModelIdentity(model.name, model.weights_digest, model.backend)
+
+
+def _image_scores(scores: scoring_pb2.ImageScores) -> ImageScores:
+    return ImageScores(
+        views=tuple(
+            View(
+                frame_index=view.frame_index,
+                frame_time=view.frame_time.seconds + view.frame_time.nanos / 1e9,
+                region=(
+                    view.region.left,
+                    view.region.top,
+                    view.region.width,
+                    view.region.height,
+                ),
+                similarities=tuple(view.similarities),
+            )
+            for view in scores.views
+        ),
+        media_type=scores.media_type,
+        width=scores.width,
+        height=scores.height,
+        model=_identity(scores.model),
+    )
+
+
+def _scoring_error(error: grpc.aio.AioRpcError) -> ScoringError:
+    reason = ""
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin" and isinstance(value, bytes):
+            for detail in status_pb2.Status.FromString(value).details:
+                info = error_details_pb2.ErrorInfo()
+                if detail.Unpack(info) and info.domain == ERROR_DOMAIN:
+                    reason = info.reason
+    return ScoringError(error.code(), reason, error.details() or "")

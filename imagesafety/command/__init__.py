@@ -1,0 +1,24 @@
+"""`imagesafety`, the command for people."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from imagesafety.command import check_policy, score, up
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; the exit code. 2 means that it was asked for something impossible."""
+    parser = argparse.ArgumentParser(
+        prog="imagesafety", description="Image safety for the fediverse."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for module in (up, score, check_policy):
+        module.add_to(commands)
+    options = parser.parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except KeyboardInterrupt:
+        return 130
+    return code

@@ -1,0 +1,7 @@
+"""`python -m imagesafety.command`."""
+
+import sys
+
+from imagesafety.command import main
+
+sys.exit(main())

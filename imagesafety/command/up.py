@@ -1,0 +1,116 @@
+"""`imagesafety up`: both services on one machine, watched over."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from imagesafety.policy_file import PolicyError, find_policy, load_policy
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+WRONG_SETTING = 2  # the exit code of a service that can't start as it is set
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0  # seconds between a death and the next start
+STEADY_SECONDS = 30.0  # a service that ran for so long is started again without a pause
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def add_to(commands: Commands) -> None:
+    """Adds the command to the parser."""
+    parser = commands.add_parser(
+        "up",
+        help="start the gateway and the inference service on this machine",
+        description="Starts both services and starts them again if they die. Their other settings "
+        "come from IMAGESAFETY_GATEWAY_… and IMAGESAFETY_INFERENCE_… variables; "
+        "`python -m gateway --help` and `python -m inference --help` list them.",
+    )
+    parser.add_argument(
+        "--policy",
+        default=os.environ.get("IMAGESAFETY_GATEWAY_POLICY", "demo"),
+        help="policy file, or the name of one that ships with us (demo); it names the model",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs both services until SIGTERM or SIGINT."""
+    try:
+        path = find_policy(options.policy)
+        model = load_policy(path).model
+    except PolicyError as error:
+        print(f"imagesafety: {error}", file=sys.stderr)
+        return 2
+    listen = os.environ.get("IMAGESAFETY_INFERENCE_LISTEN", "127.0.0.1:50051")
+    inference = _Service("inference", ("--model", model, "--listen", listen))
+    gateway = _Service("gateway", ("--policy", str(path), "--inference", listen))
+    return asyncio.run(_supervise(gateway, inference))
+
+
+class _Service:
+    """A service as a child process, started again when it dies."""
+
+    def __init__(self, name: str, arguments: Sequence[str]) -> None:
+        self.name = name
+        self._command = (sys.executable, "-m", name, *arguments)
+        self._process: asyncio.subprocess.Process | None = None
+        self._stopping = False
+
+    async def run(self) -> int:
+        """Keeps the service running; returns its exit code when it was stopped, or can't run."""
+        pause, code = FIRST_PAUSE, 0
+        while not self._stopping:
+            started = time.monotonic()
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command, preexec_fn=_end_with_parent, start_new_session=True
+            )
+            code = await self._process.wait()
+            if self._stopping or code == WRONG_SETTING:
+                return code
+            if time.monotonic() - started > STEADY_SECONDS:
+                pause = FIRST_PAUSE
+            print(f"imagesafety: {self.name} ended ({code}), starting it again", file=sys.stderr)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+        return code
+
+    async def stop(self) -> None:
+        """Asks the service to finish what it does and end."""
+        self._stopping = True
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGTERM)
+            await self._process.wait()
+
+
+def _end_with_parent() -> None:
+    """Has the kernel end the child when its parent dies, so that no port stays taken."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+async def _supervise(gateway: _Service, inference: _Service) -> int:
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, asked.set)
+    services = [asyncio.create_task(service.run()) for service in (inference, gateway)]
+    asking = asyncio.create_task(asked.wait())
+    await asyncio.wait((*services, asking), return_when=asyncio.FIRST_COMPLETED)
+    asking.cancel()
+    # A service that ended by itself can't run as it is set, and has said why.
+    codes = [task.result() for task in services if task.done()]
+    await gateway.stop()  # first: it still needs scores for the uploads that it finishes
+    await inference.stop()
+    for task in services:
+        task.cancel()
+    await asyncio.gather(*services, return_exceptions=True)
+    return codes[0] if codes else 0

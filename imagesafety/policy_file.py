@@ -1,0 +1,272 @@
+"""Reads policies from TOML files; what can't be meant is refused with the line and the reason."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from imagesafety.policy import (
+    CRITICAL_COUNT,
+    Action,
+    Adjustment,
+    Concept,
+    Group,
+    Policy,
+    Prompt,
+    Rule,
+)
+from imagesafety.toml_lines import Place, line_of
+
+SHIPPED = Path(__file__).parent / "policies"  # a link to policies/ in a checkout
+
+
+class PolicyError(ValueError):
+    """A policy that can't be used; the message is one line with file, line number and reason."""
+
+
+class _RefusedError(Exception):
+    """A value at `place` that can't be meant."""
+
+    def __init__(self, place: Place, reason: str) -> None:
+        super().__init__(reason)
+        self.place, self.reason = place, reason
+
+
+def find_policy(name: str) -> Path:
+    """The path of a policy: a file, or the name of one that ships with the project ("demo").
+
+    Raises PolicyError if there is neither.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    if "/" not in name and (SHIPPED / f"{name}.toml").is_file():
+        return SHIPPED / f"{name}.toml"
+    raise PolicyError(f"{name}: no such policy file")
+
+
+def load_policy(path: Path) -> Policy:
+    """Reads a policy file. Raises PolicyError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PolicyError(f"{path}: cannot be read: {error}") from error
+    return parse_policy(text, str(path))
+
+
+def parse_policy(text: str, source: str = "policy") -> Policy:
+    """Reads a policy from the text of a TOML file; `source` names it in errors.
+
+    Raises PolicyError.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise PolicyError(f"{source}: not valid TOML: {error}") from error
+    try:
+        return _policy(document, hashlib.sha256(text.encode()).hexdigest())
+    except _RefusedError as refused:
+        line = line_of(text, refused.place)
+        where = f"{source}, line {line}" if line is not None else source
+        raise PolicyError(f"{where}: {refused.reason}") from None
+
+
+def _policy(document: Mapping[str, object], digest: str) -> Policy:
+    _check_keys(
+        document, (), ("model", "weights_digest", "concepts", "adjustments", "groups", "rules")
+    )
+    concepts = _concepts(_table(document, (), "concepts"))
+    names = {concept.name for concept in concepts}
+    groups = {
+        name: _group(_table(_table(document, (), "groups"), ("groups",), name), name, names)
+        for name in _table(document, (), "groups")
+    }
+    return Policy(
+        model=_text(document.get("model"), ("model",)),
+        weights_digest=_weights_digest(document),
+        concepts=concepts,
+        adjustments=tuple(
+            _adjustment(table, ("adjustments", index), names)
+            for index, table in enumerate(_tables(document, "adjustments"))
+        ),
+        groups=groups,
+        rules=_rules(_tables(document, "rules"), groups),
+        digest=digest,
+    )
+
+
+def _weights_digest(document: Mapping[str, object]) -> str | None:
+    if "weights_digest" not in document:
+        return None
+    digest = _text(document["weights_digest"], ("weights_digest",))
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
+        raise _RefusedError(("weights_digest",), "weights_digest must be sha256: and 64 hex digits")
+    return digest
+
+
+def _concepts(tables: Mapping[str, object]) -> tuple[Concept, ...]:
+    if not tables:
+        raise _RefusedError(("concepts",), "[concepts] names no concept")
+    return tuple(_concept(name, value, ("concepts", name)) for name, value in tables.items())
+
+
+def _concept(name: str, value: object, place: Place) -> Concept:
+    """A list of prompts, or a table of prompts and as many weights."""
+    weights: list[float] | None = None
+    if isinstance(value, Mapping):
+        _check_keys(value, place, ("prompts", "weights"))
+        if "weights" in value:
+            weights = [_positive(item, place) for item in _list(value["weights"], place)]
+        value = value.get("prompts")
+    texts = [_text(item, place) for item in _list(value, place)]
+    if not texts:
+        raise _RefusedError(place, f"concept {name!r} has no prompts")
+    if weights is None:
+        weights = [1.0] * len(texts)
+    if len(weights) != len(texts):
+        raise _RefusedError(
+            place, f"concept {name!r} has {len(texts)} prompts, {len(weights)} weights"
+        )
+    return Concept(name, tuple(map(Prompt, texts, weights)))
+
+
+def _adjustment(table: Mapping[str, object], place: Place, concepts: set[str]) -> Adjustment:
+    _check_keys(table, place, ("when", "add"))
+    when = _thresholds(table, place, "when", concepts)
+    add = _thresholds(table, place, "add", concepts)
+    if not when or not add:
+        raise _RefusedError(place, "an adjustment needs `when` and `add`")
+    return Adjustment(when, add)
+
+
+def _group(table: Mapping[str, object], name: str, concepts: set[str]) -> Group:
+    place: Place = ("groups", name)
+    _check_keys(table, place, ("at_least", "thresholds", "critical", "twins"))
+    thresholds = _thresholds(table, place, "thresholds", concepts)
+    if not thresholds:
+        raise _RefusedError(place, f"group {name!r} has no thresholds")
+    critical = _thresholds(table, place, "critical", set(thresholds), "threshold of the group")
+    for concept, value in critical.items():
+        if value < thresholds[concept]:
+            raise _RefusedError(
+                (*place, "critical", concept), f"critical {concept!r} is under its threshold"
+            )
+    at_least = table.get("at_least", 1)
+    reachable = sum(CRITICAL_COUNT if concept in critical else 1 for concept in thresholds)
+    if type(at_least) is not int or not 1 <= at_least <= reachable:
+        raise _RefusedError(
+            (*place, "at_least"),
+            f"at_least must be a whole number from 1 to {reachable}, the most this group can count",
+        )
+    return Group(name, at_least, thresholds, critical, _twins(table, place, thresholds))
+
+
+def _twins(
+    table: Mapping[str, object], place: Place, thresholds: Mapping[str, float]
+) -> tuple[tuple[str, str], ...]:
+    place = (*place, "twins")
+    pairs = []
+    for item in _list(table.get("twins", []), place):
+        pair = [_text(word, place) for word in _list(item, place)]
+        if len(pair) != 2 or pair[0] == pair[1]:
+            raise _RefusedError(place, "twins must be pairs of two concepts")
+        for word in pair:
+            if word not in thresholds:
+                raise _RefusedError(place, f"twin {word!r} has no threshold in the group")
+        pairs.append((pair[0], pair[1]))
+    return tuple(pairs)
+
+
+def _rules(tables: list[Mapping[str, object]], groups: Mapping[str, Group]) -> tuple[Rule, ...]:
+    if not tables:
+        raise _RefusedError((), "no [[rules]]: nothing would ever be rejected or flagged")
+    rules: list[Rule] = []
+    for index, table in enumerate(tables):
+        place: Place = ("rules", index)
+        _check_keys(table, place, ("name", "all", "action"))
+        name = _text(table.get("name"), (*place, "name"))
+        if any(rule.name == name for rule in rules):
+            raise _RefusedError((*place, "name"), f"a second rule named {name!r}")
+        wanted = [_text(item, (*place, "all")) for item in _list(table.get("all"), (*place, "all"))]
+        if not wanted:
+            raise _RefusedError((*place, "all"), f"rule {name!r} needs `all`, a list of groups")
+        for group in wanted:
+            if group not in groups:
+                raise _RefusedError((*place, "all"), f"unknown group {group!r}{_known(groups)}")
+        action = table.get("action", "reject")
+        if action not in tuple(Action):
+            raise _RefusedError(
+                (*place, "action"), f"action must be reject or flag, not {action!r}"
+            )
+        rules.append(Rule(name, tuple(wanted), Action(str(action))))
+    return tuple(rules)
+
+
+def _thresholds(
+    table: Mapping[str, object],
+    place: Place,
+    key: str,
+    known: set[str],
+    what: str = "concept",
+) -> dict[str, float]:
+    """A table of concept = number in [-1, 1]."""
+    result = {}
+    for concept, value in _table(table, place, key).items():
+        here = (*place, key, concept)
+        if concept not in known:
+            raise _RefusedError(here, f"unknown {what} {concept!r}{_known(known)}")
+        result[concept] = _number(value, here)
+        if not -1 <= result[concept] <= 1:
+            raise _RefusedError(here, f"{value} for {concept!r} is outside [-1, 1]")
+    return result
+
+
+def _check_keys(table: Mapping[str, object], place: Place, known: tuple[str, ...]) -> None:
+    for key in table:
+        if key not in known:
+            raise _RefusedError((*place, key), f"unknown key {key!r}{_known(known)}")
+
+
+def _known(names: Iterable[str]) -> str:
+    return f" (known here: {', '.join(sorted(names))})"
+
+
+def _table(table: Mapping[str, object], place: Place, key: str) -> Mapping[str, object]:
+    value = table.get(key, {})
+    if not isinstance(value, Mapping):
+        raise _RefusedError((*place, key), f"{key!r} must be a table")
+    return value
+
+
+def _tables(table: Mapping[str, object], key: str) -> list[Mapping[str, object]]:
+    items = table.get(key, [])
+    if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
+        raise _RefusedError((key,), f"{key!r} must be written as [[{key}]]")
+    return items
+
+
+def _list(value: object, place: Place) -> list[object]:
+    if not isinstance(value, list):
+        raise _RefusedError(place, f"{place[-1]!r} must be a list")
+    return value
+
+
+def _text(value: object, place: Place) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise _RefusedError(place, f"{place[-1]!r} must be a text that is not empty")
+    return value
+
+
+def _number(value: object, place: Place) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _RefusedError(place, f"{place[-1]!r} must be a number")
+    return float(value)
+
+
+def _positive(value: object, place: Place) -> float:
+    number = _number(value, place)
+    if not 0 < number < float("inf"):
+        raise _RefusedError(place, f"weight {value} of {place[-1]!r} must be over 0")
+    return number

@@ -1,0 +1,1 @@
+"""The inference service: media in, similarities to concepts out. It knows no thresholds."""

@@ -1,0 +1,64 @@
+"""What the service asks of a model, and the one thread that runs it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from inference.decoding import Preprocessing
+
+Embeddings = npt.NDArray[np.float32]
+"""(N, D) float32, each row of length 1."""
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """A loaded model; see ModelIdentity in scoring.proto."""
+
+    name: str
+    weights_digest: str
+    backend: str
+    embedding_width: int
+    preprocessing: Preprocessing
+
+
+class Encoder(Protocol):
+    """A model that embeds pictures and texts in one space."""
+
+    @property
+    def description(self) -> ModelDescription:
+        """What this is."""
+
+    def encode_images(self, pictures: Sequence[bytes]) -> Embeddings:
+        """Embeds pictures of height × width × 3 RGB bytes, of the size of `preprocessing`."""
+
+    def encode_texts(self, texts: Sequence[str]) -> Embeddings:
+        """Embeds texts; what is over the model's context length is cut off."""
+
+
+class EncoderThread:
+    """Runs an encoder in a thread of its own, one call after the other, in order of arrival."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoder")
+
+    async def encode_images(self, pictures: Sequence[bytes]) -> Embeddings:
+        """As Encoder.encode_images."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, self._encoder.encode_images, pictures)
+
+    async def encode_texts(self, texts: Sequence[str]) -> Embeddings:
+        """As Encoder.encode_texts."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, self._encoder.encode_texts, texts)
+
+    def close(self) -> None:
+        """Ends the thread after the call that it runs."""
+        self._executor.shutdown(wait=True, cancel_futures=True)

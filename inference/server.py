@@ -1,0 +1,205 @@
+"""Starts the gRPC server, and drains it when asked to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from imagesafety.v1 import scoring_pb2, scoring_pb2_grpc
+from inference.admission import Admission
+from inference.concepts import ConceptCache
+from inference.decoder_pool import DecoderPool
+from inference.encoder import Encoder, EncoderThread
+from inference.media_types import SCANNED
+from inference.messages import CallLimits
+from inference.model_source import DEMO, ModelError, parse_model
+from inference.scoring import Scorer
+from inference.service import ScoringService
+from inference.settings import Settings, load_settings
+
+SERVICE_NAME = scoring_pb2.DESCRIPTOR.services_by_name["ScoringService"].full_name
+
+log = logging.getLogger("inference")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the service until SIGTERM or SIGINT; the exit code."""
+    settings = load_settings(arguments)
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("root").setLevel(logging.WARNING)  # open_clip's own
+    try:
+        credentials = _credentials(settings)
+        encoder = load_encoder(settings)
+    except (ModelError, OSError) as error:
+        print(f"inference: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    return asyncio.run(_serve(settings, encoder, credentials))
+
+
+def load_encoder(settings: Settings) -> Encoder:
+    """Loads the model of the settings. Raises ModelError."""
+    source = parse_model(settings.model)
+    # Imported late: it takes seconds, and a wrong setting should not.
+    from inference.open_clip_encoder import OpenClipEncoder
+
+    encoder = OpenClipEncoder(
+        settings.model,
+        source,
+        device=settings.device,
+        precision=settings.precision,
+        threads=settings.threads,
+    )
+    model = encoder.description
+    log.info("model %s, %s, %s", model.name, model.backend, model.weights_digest)
+    if settings.model == DEMO:
+        log.warning(
+            "the demo model knows drawn shapes and colours: it is for trying things out and "
+            "moderates nothing"
+        )
+    return encoder
+
+
+def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    client_ca = _pem(settings.tls_client_ca) if settings.tls_client_ca else None
+    return grpc.ssl_server_credentials(
+        [(_pem(settings.tls_key), _pem(settings.tls_certificate))],
+        root_certificates=client_ca,
+        require_client_auth=client_ca is not None,
+    )
+
+
+def _pem(path: Path) -> bytes:
+    """The bytes of a PEM file. Raises OSError; gRPC would only refuse connections later."""
+    data = path.read_bytes()
+    if b"-----BEGIN " not in data:
+        raise OSError(f"{path} is not a PEM file")
+    return data
+
+
+async def _serve(
+    settings: Settings, encoder: Encoder, credentials: grpc.ServerCredentials | None
+) -> int:
+    model = encoder.description
+    thread = EncoderThread(encoder)
+    decoders = DecoderPool(
+        settings.decoders, model.preprocessing, settings.max_image_pixels, settings.decode_seconds
+    )
+    concepts = ConceptCache(
+        thread.encode_texts, max_sets=settings.concept_cache_sets, text_batch=settings.text_batch
+    )
+    scorer = Scorer(
+        decoders, thread, concepts, max_batch=settings.max_batch, max_queue=settings.max_queue
+    )
+    admission = Admission(
+        max_images=settings.max_images,
+        max_bytes=settings.max_bytes_in_flight,
+        max_image_bytes=settings.max_image_bytes,
+    )
+    service = ScoringService(
+        scorer,
+        admission,
+        model,
+        CallLimits(settings.max_concepts, settings.max_prompts, settings.max_prompt_characters),
+        _limits(settings),
+        settings.stream_images,
+    )
+    health_service = health.aio.HealthServicer()
+    server = _grpc_server(settings, service, health_service)
+    try:
+        _listen(server, settings.listen, credentials)
+    except OSError as error:
+        print(f"inference: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    await decoders.start()
+    await _warm_up(encoder, thread)
+    scorer.start()
+    await server.start()
+    for name in ("", SERVICE_NAME):
+        await health_service.set(name, health_pb2.HealthCheckResponse.SERVING)
+    log.info("listening on %s", settings.listen)
+
+    await _signal()
+    log.info("draining: running calls are finished")
+    service.drain()
+    await health_service.enter_graceful_shutdown()
+    await server.stop(settings.drain_seconds)
+    await scorer.close()
+    decoders.close()
+    thread.close()
+    log.info("stopped")
+    return 0
+
+
+def _grpc_server(
+    settings: Settings, service: ScoringService, health_service: health.aio.HealthServicer
+) -> grpc.aio.Server:
+    server = grpc.aio.server(
+        options=(
+            ("grpc.max_receive_message_length", settings.max_message_bytes),
+            ("grpc.so_reuseport", 0),  # two services on one port would be a mistake unnoticed
+            # The client pings to notice a replica that hangs; without this it is told off.
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.keepalive_time_ms", 30_000),
+            ("grpc.keepalive_timeout_ms", 10_000),
+        )
+    )
+    scoring_pb2_grpc.add_ScoringServiceServicer_to_server(service, server)
+    health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
+    reflection.enable_server_reflection(
+        (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+    )
+    return server
+
+
+def _listen(
+    server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None
+) -> None:
+    try:
+        if credentials is None:
+            bound = server.add_insecure_port(address)
+        else:
+            bound = server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {address}: {error}") from error
+    if bound == 0:
+        raise OSError(f"cannot listen on {address}: is something else listening there?")
+
+
+def _limits(settings: Settings) -> scoring_pb2.Limits:
+    return scoring_pb2.Limits(
+        max_image_bytes=settings.max_image_bytes,
+        max_image_pixels=settings.max_image_pixels,
+        max_message_bytes=settings.max_message_bytes,
+        max_concepts=settings.max_concepts,
+        max_prompts=settings.max_prompts,
+        max_prompt_characters=settings.max_prompt_characters,
+        media_types=SCANNED,
+    )
+
+
+async def _warm_up(encoder: Encoder, thread: EncoderThread) -> None:
+    """One forward pass, so that the first upload does not pay for what happens only once."""
+    spec = encoder.description.preprocessing
+    await thread.encode_images([bytes(spec.width * spec.height * 3)])
+
+
+async def _signal() -> None:
+    """Returns at SIGTERM or SIGINT."""
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, asked.set)
+    await asked.wait()

@@ -1,0 +1,166 @@
+"""`ScoringService`: what scoring.proto promises, in terms of `inference.scoring`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import AsyncIterator
+from typing import NoReturn, TypeVar
+
+import grpc
+
+from imagesafety.v1 import scoring_pb2, scoring_pb2_grpc
+from inference.admission import Admission
+from inference.bulk_stream import BulkStream
+from inference.encoder import ModelDescription
+from inference.errors import Reason, ScoringError
+from inference.messages import (
+    CallLimits,
+    error_status,
+    image_scores,
+    model_identity,
+    parse_options,
+)
+from inference.scoring import Scorer, ScoringOptions
+from inference.work_queue import Priority
+
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
+
+log = logging.getLogger("inference")
+
+
+class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
+    """The gRPC service."""
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        admission: Admission,
+        model: ModelDescription,
+        call_limits: CallLimits,
+        limits: scoring_pb2.Limits,
+        stream_images: int,
+    ) -> None:
+        self._scorer = scorer
+        self._admission = admission
+        self._model = model
+        self._call_limits = call_limits
+        self._limits = limits
+        self._stream_images = stream_images
+        self._draining = False
+
+    def drain(self) -> None:
+        """From now on, refuses the images that streams still bring."""
+        self._draining = True
+
+    async def DescribeModel(  # noqa: N802
+        self,
+        request: scoring_pb2.DescribeModelRequest,
+        context: grpc.aio.ServicerContext[
+            scoring_pb2.DescribeModelRequest, scoring_pb2.DescribeModelResponse
+        ],
+    ) -> scoring_pb2.DescribeModelResponse:
+        """See scoring.proto."""
+        spec = self._model.preprocessing
+        return scoring_pb2.DescribeModelResponse(
+            model=model_identity(self._model),
+            input_width=spec.width,
+            input_height=spec.height,
+            embedding_width=self._model.embedding_width,
+            limits=self._limits,
+        )
+
+    async def ScoreImage(  # noqa: N802
+        self,
+        request_iterator: AsyncIterator[scoring_pb2.ScoreImageRequest],
+        context: grpc.aio.ServicerContext[
+            scoring_pb2.ScoreImageRequest, scoring_pb2.ScoreImageResponse
+        ],
+    ) -> scoring_pb2.ScoreImageResponse:
+        """See scoring.proto."""
+        try:
+            header = await _header(request_iterator)
+            options = self._options(header.options, Priority.INTERACTIVE)
+            with self._admission.image() as buffer:
+                async for message in request_iterator:
+                    buffer.append(_chunk(message))
+                data, media_type = buffer.data(), header.media_type
+                scores = await self._score(data, media_type, options, _deadline(context))
+        except ScoringError as error:
+            await _abort(context, error)
+        return scoring_pb2.ScoreImageResponse(scores=scores)
+
+    async def ScoreImages(  # noqa: N802
+        self,
+        request_iterator: AsyncIterator[scoring_pb2.ScoreImagesRequest],
+        context: grpc.aio.ServicerContext[
+            scoring_pb2.ScoreImagesRequest, scoring_pb2.ScoreImagesResponse
+        ],
+    ) -> AsyncIterator[scoring_pb2.ScoreImagesResponse]:
+        """See scoring.proto."""
+        try:
+            first = await anext(request_iterator, None)
+            if first is None or first.WhichOneof("part") != "header":
+                raise ScoringError(Reason.HEADER_MISSING, "the first message must be the header")
+            options = self._options(first.header.options, Priority.BULK)
+            deadline = _deadline(context)
+
+            async def score(data: bytes, media_type: str) -> scoring_pb2.ImageScores:
+                if self._draining:
+                    raise ScoringError(Reason.DRAINING, "the replica is shutting down")
+                return await self._score(data, media_type, options, deadline)
+
+            stream = BulkStream(score, self._admission, self._stream_images)
+            async for response in stream.responses(request_iterator):
+                yield response
+        except ScoringError as error:
+            await _abort(context, error)
+
+    def _options(self, options: scoring_pb2.ScoringOptions, default: Priority) -> ScoringOptions:
+        return parse_options(options, self._call_limits, self._model.embedding_width, default)
+
+    async def _score(
+        self, data: bytes, media_type: str, options: ScoringOptions, deadline: float
+    ) -> scoring_pb2.ImageScores:
+        try:
+            scored = await self._scorer.score(data, media_type, options, deadline)
+        except ScoringError:
+            raise
+        except Exception as error:
+            log.exception("scoring failed")
+            raise ScoringError(Reason.ENCODER_FAILED, "the model failed on this image") from error
+        return image_scores(scored, self._model)
+
+
+async def _header(
+    messages: AsyncIterator[scoring_pb2.ScoreImageRequest],
+) -> scoring_pb2.ScoreImageHeader:
+    first = await anext(messages, None)
+    if first is None or first.WhichOneof("part") != "header":
+        raise ScoringError(Reason.HEADER_MISSING, "the first message must be the header")
+    return first.header
+
+
+def _chunk(message: scoring_pb2.ScoreImageRequest) -> bytes:
+    if message.WhichOneof("part") == "header":
+        raise ScoringError(Reason.HEADER_REPEATED, "only the first message may be a header")
+    return message.chunk
+
+
+def _deadline(context: grpc.aio.ServicerContext[RequestT, ResponseT]) -> float:
+    """The call's deadline as a time of the event loop; without one, the end of time."""
+    remaining = context.time_remaining()
+    return math.inf if remaining is None else asyncio.get_running_loop().time() + remaining
+
+
+async def _abort(
+    context: grpc.aio.ServicerContext[RequestT, ResponseT], error: ScoringError
+) -> NoReturn:
+    details = error_status(error).SerializeToString()
+    await context.abort(
+        error.reason.code,
+        error.message,
+        trailing_metadata=(("grpc-status-details-bin", details),),
+    )

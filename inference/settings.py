@@ -1,0 +1,126 @@
+"""Every setting of the service: IMAGESAFETY_INFERENCE_… variables, and flags of the same names."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+PREFIX = "IMAGESAFETY_INFERENCE_"
+
+
+class Settings(BaseSettings):
+    """The gRPC service that scores images.
+
+    Each flag is also an environment variable: --max-batch is IMAGESAFETY_INFERENCE_MAX_BATCH.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="forbid",
+        protected_namespaces=(),
+        cli_prog_name="python -m inference",
+        cli_kebab_case=True,
+        cli_hide_none_type=True,
+        cli_exit_on_error=False,
+    )
+
+    listen: str = Field(
+        "127.0.0.1:50051", description="address and port, or unix:/path/of/a/socket"
+    )
+    model: str = Field(
+        "demo",
+        description="ARCH/TAG as open_clip names them, ARCH@FILE (an open_clip architecture or a "
+        "JSON config of one, and a checkpoint), or demo",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="what computes")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto: bfloat16 or float16 on CUDA, float32 on a CPU"
+    )
+    threads: int = Field(0, ge=0, description="threads of a forward pass on a CPU; 0: all cores")
+    max_batch: int = Field(16, ge=1, description="most views in one forward pass")
+    max_queue: int = Field(512, ge=1, description="most views that wait for the device")
+    text_batch: int = Field(8, ge=1, description="most prompts in one forward pass")
+    max_images: int = Field(256, ge=1, description="most images in the service at once")
+    max_bytes_in_flight: int = Field(
+        512 * 1024 * 1024, ge=1, description="most bytes of images in the service at once"
+    )
+    max_image_bytes: int = Field(40 * 1024 * 1024, ge=1, description="largest image")
+    max_image_pixels: int = Field(
+        40_000_000, ge=1, description="most pixels of an image, width times height"
+    )
+    max_message_bytes: int = Field(4 * 1024 * 1024, ge=1024, description="largest gRPC message")
+    max_concepts: int = Field(256, ge=1, description="most concepts in one call")
+    max_prompts: int = Field(1024, ge=1, description="most prompts in one call")
+    max_prompt_characters: int = Field(500, ge=1, description="longest prompt")
+    concept_cache_sets: int = Field(64, ge=1, description="concept sets whose embeddings are kept")
+    decode_workers: int = Field(0, ge=0, description="decoder processes; 0: one for each core")
+    decode_seconds: float = Field(10.0, gt=0, description="longest time that one file may decode")
+    stream_images: int = Field(
+        32, ge=1, description="most images of one ScoreImages stream that are worked on at once"
+    )
+    tls_certificate: Path | None = Field(
+        None, description="PEM file of the certificate to show: speaks TLS"
+    )
+    tls_key: Path | None = Field(None, description="PEM file of that certificate's key")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM file of a CA: only clients with a certificate of it may call"
+    )
+    drain_seconds: float = Field(
+        25.0, ge=0, description="how long SIGTERM lets running calls finish"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least severity to log"
+    )
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Settings:
+        if not re.fullmatch(r"unix:.+|\[[0-9A-Fa-f:.]+\]:\d{1,5}|[^:\[\]]+:\d{1,5}", self.listen):
+            raise ValueError(f"listen: {self.listen!r} is neither ADDRESS:PORT nor unix:PATH")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise ValueError("tls_client_ca needs tls_certificate and tls_key")
+        return self
+
+    @property
+    def decoders(self) -> int:
+        """The number of decoder processes."""
+        return self.decode_workers or len(os.sched_getaffinity(0))
+
+
+def load_settings(arguments: Sequence[str]) -> Settings:
+    """Settings from the environment and the command line; what is wrong ends the process.
+
+    Exits with one line on standard error and code 2.
+    """
+    try:
+        _refuse_unknown_variables()
+        return Settings(_cli_parse_args=list(arguments))
+    except SettingsError as error:
+        reason = str(error).removeprefix("error parsing CLI: ")
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        reason = f"{name}: {first['msg']}" if name else first["msg"]
+    except ValueError as error:
+        reason = str(error)
+    print(f"inference: wrong setting: {reason}", file=sys.stderr)  # noqa: T201
+    raise SystemExit(2)
+
+
+def _refuse_unknown_variables() -> None:
+    """A misspelt variable would otherwise leave a default in force without a word."""
+    # Kubernetes sets these by itself for a Service named imagesafety-inference.
+    links = re.compile(r"(SERVICE_HOST|SERVICE_PORT.*|PORT|PORT_\d+_(TCP|UDP).*)")
+    for name in os.environ:
+        rest = name.removeprefix(PREFIX)
+        if rest != name and rest.lower() not in Settings.model_fields and not links.fullmatch(rest):
+            raise ValueError(f"there is no setting {name}")
