@@ -29,10 +29,10 @@ protos: .venv/installed
 
 demo-model: .venv/installed
 	$(BIN)/python -m inference.demo.train
-	$(BIN)/python -m inference.demo.evaluate
+	$(BIN)/python -m benchmarks.demo_model
 
 evaluate-demo: .venv/installed
-	$(BIN)/python -m inference.demo.evaluate
+	$(BIN)/python -m benchmarks.demo_model
 
 # Everything that the extras need, pinned. Run it to move to newer versions.
 constraints:

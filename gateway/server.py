@@ -37,8 +37,9 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the gateway until SIGTERM or SIGINT; the exit code."""
     settings = load_settings(arguments)
     logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    log.setLevel(settings.log_level.upper())
     try:
         policy = load_policy(find_policy(settings.policy))
         if settings.tls is not None:

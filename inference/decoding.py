@@ -16,6 +16,7 @@ from inference.errors import Reason, ScoringError
 from inference.media_types import check_type
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False
+Image.MAX_IMAGE_PIXELS = None  # our own limit is a setting, and is checked before decoding
 _FORMATS = {
     "image/gif": "GIF",
     "image/jpeg": "JPEG",
@@ -26,6 +27,7 @@ _RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
 }
+_WIDEST_RESIZED_WHOLE = 4  # times the target's side
 
 
 @dataclass(frozen=True)
@@ -128,11 +130,7 @@ def _undecodable(error: Exception) -> ScoringError:
 
 
 def _view_of_whole(image: Image.Image, wanted: Preprocessing) -> tuple[Region, bytes]:
-    """The view that open_clip's own preprocessing makes, and the region that it shows.
-
-    The part that a centre crop would keep is cut out before resizing and not after, at the same
-    sampling points: a strip of 10000×1 pixels would be blown up to hundreds of megabytes.
-    """
+    """The view that open_clip's own preprocessing makes, and the region that it shows."""
     size = (wanted.width, wanted.height)
     resampling = _RESAMPLING[wanted.interpolation]
     whole = Region(0, 0, image.width, image.height)
@@ -140,30 +138,31 @@ def _view_of_whole(image: Image.Image, wanted: Preprocessing) -> tuple[Region, b
         return whole, image.resize(size, resampling).tobytes()
     if wanted.resize_mode == "longest":
         return whole, _resize_longest(image, wanted, resampling).tobytes()
-    box = _centre_box(image.size, size)
-    left, top = int(box[0]), int(box[1])
-    region = Region(left, top, round(box[2] - box[0]) or 1, round(box[3] - box[1]) or 1)
-    return region, image.resize(size, resampling, box=box).tobytes()
+    return _resize_shortest(image, size, resampling)
 
 
-def _centre_box(
-    source: tuple[int, int], target: tuple[int, int]
-) -> tuple[float, float, float, float]:
-    """The part of the source that torchvision's Resize (shorter side) and CenterCrop keep."""
+def _resize_shortest(
+    image: Image.Image, target: tuple[int, int], resampling: Image.Resampling
+) -> tuple[Region, bytes]:
+    """The middle of the picture, its shorter side fitted: torchvision's Resize and CenterCrop."""
+    source = image.size
     if target[0] == target[1]:
-        shorter = min(source)
-        resized = tuple(int(target[0] * side / shorter) for side in source)
+        resized = tuple(int(target[0] * side / min(source)) for side in source)
     else:
         ratio = min(source[0] / target[0], source[1] / target[1])
         resized = tuple(round(side / ratio) for side in source)
-    offsets = tuple(round((r - t) / 2) for r, t in zip(resized, target, strict=True))
-    scales = tuple(s / r for s, r in zip(source, resized, strict=True))
-    return (
-        offsets[0] * scales[0],
-        offsets[1] * scales[1],
-        (offsets[0] + target[0]) * scales[0],
-        (offsets[1] + target[1]) * scales[1],
-    )
+    left, top = (round((r - t) / 2) for r, t in zip(resized, target, strict=True))
+    across, down = (s / r for s, r in zip(source, resized, strict=True))
+    box = (left * across, top * down, (left + target[0]) * across, (top + target[1]) * down)
+    region = Region(int(box[0]), int(box[1]), *(max(1, int(box[i + 2] - box[i])) for i in (0, 1)))
+    if max(r / t for r, t in zip(resized, target, strict=True)) <= _WIDEST_RESIZED_WHOLE:
+        picture = image.resize((resized[0], resized[1]), resampling)
+        picture = picture.crop((left, top, left + target[0], top + target[1]))
+    else:
+        # Cut out before resizing, at the same sampling points but for rounding: a strip of
+        # 10000×1 pixels would be blown up to hundreds of megabytes.
+        picture = image.resize(target, resampling, box=box)
+    return region, picture.tobytes()
 
 
 def _resize_longest(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -158,8 +159,12 @@ def _load_config(config: Path, checkpoint: Path) -> tuple[Any, Any]:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "open_clip_config.json").write_text(json.dumps(content))
         name = f"local-dir:{folder}"
-        model = open_clip.create_model(name, load_weights=False)
-        tokenizer = open_clip.get_tokenizer(name)
+        logging.disable(logging.WARNING)  # it warns that there are no weights: they come next
+        try:
+            model = open_clip.create_model(name, load_weights=False)
+            tokenizer = open_clip.get_tokenizer(name)
+        finally:
+            logging.disable(logging.NOTSET)
     open_clip.load_checkpoint(model, str(checkpoint))
     return model, tokenizer
 

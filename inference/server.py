@@ -34,9 +34,9 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the service until SIGTERM or SIGINT; the exit code."""
     settings = load_settings(arguments)
     logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    logging.getLogger("root").setLevel(logging.WARNING)  # open_clip's own
+    log.setLevel(settings.log_level.upper())
     try:
         credentials = _credentials(settings)
         encoder = load_encoder(settings)

@@ -109,7 +109,8 @@ def load_settings(arguments: Sequence[str]) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        reason = f"{name}: {first['msg']}" if name else first["msg"]
+        message = first["msg"].removeprefix("Value error, ")
+        reason = f"{name}: {message}" if name else message
     except ValueError as error:
         reason = str(error)
     print(f"inference: wrong setting: {reason}", file=sys.stderr)  # noqa: T201

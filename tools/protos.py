@@ -44,7 +44,7 @@ def main() -> int:
             if not (ROOT / path).is_file() or not filecmp.cmp(ROOT / path, fresh / path, False)
         ]
     for path in stale:
-        print(f"{path} is stale: run make protos", file=sys.stderr)  # noqa: T201
+        print(f"{path} is stale: run make protos", file=sys.stderr)
     return 1 if stale else 0
 
 

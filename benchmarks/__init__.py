@@ -1,0 +1,1 @@
+"""Measurements: every claim of speed or quality has its command here."""

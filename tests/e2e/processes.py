@@ -1,0 +1,131 @@
+"""Starts the real services as processes on free loopback ports, and waits until they are ready."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+START_SECONDS = 120.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = START_SECONDS) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
+        time.sleep(0.05)
+
+
+@dataclass
+class Service:
+    """A running process and where it listens."""
+
+    process: subprocess.Popen[bytes]
+    address: str
+    log: Path
+
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def stop(self, seconds: float = 30) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds)
+
+
+@contextlib.contextmanager
+def running(command: list[str], address: str, ready: Callable[[], bool]) -> Iterator[Service]:
+    """Runs a Python module until the block ends."""
+    with tempfile.NamedTemporaryFile(suffix=".log") as log:
+        process = subprocess.Popen([sys.executable, "-m", *command], stdout=log, stderr=log)
+        service = Service(process, address, Path(log.name))
+        try:
+            wait_until(lambda: ready() or process.poll() is not None, f"start of {command[0]}")
+            assert process.poll() is None, service.output()
+            yield service
+        finally:
+            if process.poll() is None:
+                service.stop()
+
+
+@contextlib.contextmanager
+def inference(*flags: str, listen: str | None = None) -> Iterator[Service]:
+    """The inference service with the demo model."""
+    address = listen or f"127.0.0.1:{free_port()}"
+    tls = "--tls-certificate" in flags
+    command = ["inference", "--listen", address, "--model", "demo", *flags]
+    with running(command, address, lambda: tls or is_serving(address)) as service:
+        if tls:
+            wait_until(lambda: "listening on" in service.output(), "start of inference")
+        yield service
+
+
+@contextlib.contextmanager
+def gateway(target: str, *flags: str, ready: bool = True) -> Iterator[Service]:
+    """The gateway; `ready` says whether to wait for inference too."""
+    address = f"127.0.0.1:{free_port()}"
+    admin = f"127.0.0.1:{free_port()}"
+    command = ["gateway", "--listen", address, "--admin-listen", admin, "--inference", target]
+    path = "readyz" if ready else "livez"
+    with running(
+        [*command, *flags], address, lambda: fetch(f"http://{address}/{path}")[0] == 200
+    ) as it:
+        yield it
+
+
+def is_serving(address: str) -> bool:
+    with grpc.insecure_channel(address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        try:
+            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=1)
+        except grpc.RpcError:
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def fetch(url: str) -> tuple[int, str]:
+    """GETs a page; status 0 if nobody answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
+def children(pid: int) -> dict[int, str]:
+    """The command lines of a process's children, by process id."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                if f"\nPPid:\t{pid}\n" in (folder / "status").read_text():
+                    command = (folder / "cmdline").read_bytes().replace(b"\0", b" ")
+                    found[int(folder.name)] = command.decode()
+    return found
+
+
+def resident_bytes(pid: int) -> int:
+    """The memory that a process has in use."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,68 @@
+"""An inference service that does as it is told: the network's other end, in its worst moods."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import grpc
+
+from imagesafety.v1 import scoring_pb2, scoring_pb2_grpc
+
+Behaviour = Callable[
+    [AsyncIterator[scoring_pb2.ScoreImageRequest], "Context"],
+    Awaitable[scoring_pb2.ScoreImageResponse],
+]
+Context = grpc.aio.ServicerContext[scoring_pb2.ScoreImageRequest, scoring_pb2.ScoreImageResponse]
+MODEL = scoring_pb2.ModelIdentity(name="demo", weights_digest="sha256:0", backend="scripted")
+
+
+class ScriptedInference(scoring_pb2_grpc.ScoringServiceServicer):
+    def __init__(self, behaviour: Behaviour, model: scoring_pb2.ModelIdentity = MODEL) -> None:
+        self.behaviour = behaviour
+        self.model = model
+        self.cancelled = asyncio.Event()
+
+    async def ScoreImage(  # noqa: N802
+        self,
+        request_iterator: AsyncIterator[scoring_pb2.ScoreImageRequest],
+        context: Context,
+    ) -> scoring_pb2.ScoreImageResponse:
+        try:
+            return await self.behaviour(request_iterator, context)
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+
+    async def DescribeModel(  # noqa: N802
+        self, request: scoring_pb2.DescribeModelRequest, context: object
+    ) -> scoring_pb2.DescribeModelResponse:
+        limits = scoring_pb2.Limits(max_concepts=100)
+        return scoring_pb2.DescribeModelResponse(model=self.model, limits=limits)
+
+
+@contextlib.asynccontextmanager
+async def scripted(
+    behaviour: Behaviour, model: scoring_pb2.ModelIdentity = MODEL
+) -> AsyncIterator[tuple[str, ScriptedInference]]:
+    """Serves; yields the address and the service."""
+    server = grpc.aio.server()
+    service = ScriptedInference(behaviour, model)
+    scoring_pb2_grpc.add_ScoringServiceServicer_to_server(service, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}", service
+    finally:
+        await server.stop(0)
+
+
+def scores(*similarities: float) -> scoring_pb2.ScoreImageResponse:
+    view = scoring_pb2.View(similarities=similarities)
+    return scoring_pb2.ScoreImageResponse(scores=scoring_pb2.ImageScores(views=[view], model=MODEL))
+
+
+async def read_all(messages: AsyncIterator[scoring_pb2.ScoreImageRequest]) -> int:
+    """Reads the call's messages; the number of image bytes."""
+    return sum([len(message.chunk) async for message in messages])

@@ -1,0 +1,90 @@
+"""From what happened to what is answered."""
+
+import grpc
+import pytest
+
+from gateway.decision import Cause, Decider, TooLargeError
+from imagesafety.client import ImageScores, ModelIdentity, ScoringError, View
+from imagesafety.policy_file import parse_policy
+
+POLICY = parse_policy(
+    """
+    model = "demo"
+    weights_digest = "sha256:%s"
+    concepts.a = ["a"]
+    groups.g.thresholds = { a = 0.5 }
+    [[rules]]
+    name = "r"
+    all = ["g"]
+    """
+    % ("0" * 64)
+)
+DEFAULTS = {cause: cause is not Cause.UNDECODABLE for cause in Cause}
+REFUSING = dict.fromkeys(Cause, False)
+CODE = grpc.StatusCode
+
+
+def scores(
+    *similarities: float, model: str = "demo", digest: str = "sha256:" + "0" * 64
+) -> ImageScores:
+    view = View(0, 0.0, (0, 0, 1, 1), similarities)
+    return ImageScores((view,), "image/png", 1, 1, ModelIdentity(model, digest, "test"))
+
+
+def test_the_policy_decides_on_scores() -> None:
+    decider = Decider(POLICY, DEFAULTS)
+    accepted, rejected = decider.on_scores(scores(0.4)), decider.on_scores(scores(0.6))
+    assert (accepted.status, accepted.cause, accepted.rule) == (200, Cause.POLICY, None)
+    assert (rejected.status, rejected.cause, rejected.rule) == (406, Cause.POLICY, "r")
+    assert rejected.body["decision"] == "reject"
+    assert accepted.id != rejected.id
+
+
+@pytest.mark.parametrize(
+    "unusable",
+    [
+        scores(0.6, model="other"),
+        scores(0.6, digest="sha256:1"),
+        scores(float("nan")),
+        scores(0.6, 0.6),
+        ImageScores((), "", 1, 1, ModelIdentity("demo", "sha256:" + "0" * 64, "")),
+    ],
+)
+def test_scores_of_another_model_or_without_meaning_are_an_error(unusable: ImageScores) -> None:
+    decision = Decider(POLICY, DEFAULTS).on_scores(unusable)
+    assert (decision.accepted, decision.cause, decision.unscanned) == (True, Cause.ERROR, True)
+    assert Decider(POLICY, REFUSING).on_scores(unusable).status == 503
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "cause", "status", "refusing"),
+    [
+        (CODE.INVALID_ARGUMENT, "TRUNCATED", Cause.UNDECODABLE, 406, 406),
+        (CODE.INVALID_ARGUMENT, "TYPE_MISMATCH", Cause.UNDECODABLE, 406, 406),
+        (CODE.INVALID_ARGUMENT, "DECODER_CRASHED", Cause.UNDECODABLE, 406, 406),
+        (CODE.INVALID_ARGUMENT, "INVALID_HEADER", Cause.ERROR, 200, 503),
+        (CODE.RESOURCE_EXHAUSTED, "QUEUE_FULL", Cause.OVERLOAD, 200, 503),
+        (CODE.RESOURCE_EXHAUSTED, "", Cause.OVERLOAD, 200, 503),
+        (CODE.UNAVAILABLE, "", Cause.UNAVAILABLE, 200, 503),
+        (CODE.DEADLINE_EXCEEDED, "", Cause.DEADLINE, 200, 503),
+        (CODE.INTERNAL, "ENCODER_FAILED", Cause.ERROR, 200, 503),
+        (CODE.UNKNOWN, "", Cause.ERROR, 200, 503),
+    ],
+)
+def test_causes_and_statuses(
+    code: grpc.StatusCode, reason: str, cause: Cause, status: int, refusing: int
+) -> None:
+    error = ScoringError(code, reason, "because")
+    decision = Decider(POLICY, DEFAULTS).on_failure(error)
+    assert (decision.cause, decision.status, decision.message) == (cause, status, "because")
+    assert decision.unscanned == (status == 200)
+    refused = Decider(POLICY, REFUSING).on_failure(error)
+    assert (refused.status, refused.unscanned) == (refusing, False)
+
+
+@pytest.mark.parametrize("reason", ["TOO_MANY_BYTES", "TOO_MANY_PIXELS"])
+def test_an_image_over_a_limit_is_too_large(reason: str) -> None:
+    with pytest.raises(TooLargeError):
+        Decider(POLICY, DEFAULTS).on_failure(
+            ScoringError(CODE.RESOURCE_EXHAUSTED, reason, "too big")
+        )

@@ -1,0 +1,91 @@
+"""Policy files: what can't be meant is refused, with the line and the reason."""
+
+from pathlib import Path
+
+import pytest
+
+from imagesafety.policy import Prompt
+from imagesafety.policy_file import PolicyError, find_policy, load_policy, parse_policy
+
+GOOD = """\
+model = "demo"
+
+[concepts]
+red = ["something red", "red"]
+"two words" = { prompts = ["x", "y"], weights = [1, 0.5] }
+
+[[adjustments]]
+when = { "two words" = 0.2 }
+add = { red = -0.1 }
+
+[groups.one]
+at_least = 1
+thresholds = { red = 0.5, "two words" = -1 }
+critical = { red = 1 }
+twins = [["red", "two words"]]
+
+[[rules]]
+name = "r"
+all = ["one"]
+action = "reject"
+"""
+
+
+@pytest.mark.parametrize("path", sorted(Path("policies").glob("*.toml")), ids=str)
+def test_shipped_policies_load_by_name(path: Path) -> None:
+    assert load_policy(find_policy(path.stem)) == load_policy(path)
+
+
+def test_everything_the_grammar_has() -> None:
+    policy = parse_policy(GOOD)
+    assert policy.concepts[1].prompts == (Prompt("x", 1), Prompt("y", 0.5))
+    assert policy.groups["one"].twins == (("red", "two words"),)
+    assert policy.weights_digest is None
+    assert len(policy.digest) == 64
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "reason"),
+    [
+        ('model = "demo"', "", None, "'model' must be a text"),
+        ("model", "modle", 1, "unknown key 'modle'"),
+        ("at_least = 1", "at_lest = 1", 12, "unknown key 'at_lest'"),
+        ("at_least = 1", "at_least = 5", 12, "from 1 to 4"),
+        ("at_least = 1", "at_least = true", 12, "whole number"),
+        ("red = 0.5,", "red = 1.5,", 13, "outside [-1, 1]"),
+        ("red = 0.5,", "red = nan,", 13, "outside [-1, 1]"),
+        ("red = 0.5,", 'red = "high",', 13, "must be a number"),
+        ("red = 0.5,", "rde = 0.5,", 13, "unknown concept 'rde'"),
+        ("critical = { red = 1 }", "critical = { red = 0.4 }", 14, "under its threshold"),
+        ('twins = [["red", "two words"]]', 'twins = [["red"]]', 15, "pairs"),
+        ('"two words" = 0.2 }', "twowords = 0.2 }", 8, "unknown concept 'twowords'"),
+        ("add = { red = -0.1 }", "", 7, "needs `when` and `add`"),
+        ('all = ["one"]', 'all = ["two"]', 19, "unknown group 'two'"),
+        ('all = ["one"]', "all = []", 19, "needs `all`"),
+        ('action = "reject"', 'action = "delete"', 20, "reject or flag"),
+        ('"red"]', '""]', 4, "not empty"),
+        ("weights = [1, 0.5]", "weights = [1]", 5, "2 prompts, 1 weights"),
+        ("weights = [1, 0.5]", "weights = [1, 0]", 5, "over 0"),
+        ('[[rules]]\nname = "r"\nall = ["one"]\naction = "reject"\n', "", None, "no [[rules]]"),
+        ("[groups.one]", "[groups.one", None, "line 11"),
+    ],
+)
+def test_what_is_wrong_and_where(old: str, new: str, line: int | None, reason: str) -> None:
+    assert GOOD.count(old) == 1
+    with pytest.raises(PolicyError) as caught:
+        parse_policy(GOOD.replace(old, new), "p.toml")
+    message = str(caught.value)
+    assert "\n" not in message
+    assert reason in message
+    assert message.startswith("p.toml, line " + str(line) if line else "p.toml: ")
+
+
+def test_a_file_that_is_not_there() -> None:
+    with pytest.raises(PolicyError, match="no such policy file"):
+        find_policy("nowhere/policy.toml")
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(PolicyError, match="cannot be read"):
+        load_policy(tmp_path / "p.toml")

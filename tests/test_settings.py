@@ -1,0 +1,77 @@
+"""Both services: one table of settings each, and one clear line for what is wrong."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+import gateway.settings
+import inference.settings
+
+WRONG = [
+    ("gateway", ["--time-budget", "soon"], "time_budget"),
+    ("gateway", ["--time-budget", "-1"], "time_budget"),
+    ("gateway", ["--listen", "nowhere"], "nowhere"),
+    ("gateway", ["--allowed-networks", "10.0.0.0/99"], "10.0.0.0/99"),
+    ("gateway", ["--client-secrets", "lemmy:short"], "at least 16"),
+    ("gateway", ["--inference-key", "k.pem"], "go together"),
+    ("gateway", ["--no-such-flag", "1"], "--no-such-flag"),
+    ("gateway", ["--policy", "/nowhere.toml"], "/nowhere.toml: no such policy file"),
+    ("gateway", ["--inference-ca", "/nowhere.pem"], "/nowhere.pem"),
+    ("inference", ["--max-batch", "0"], "max_batch"),
+    ("inference", ["--listen", "nowhere"], "listen"),
+    ("inference", ["--tls-key", "k.pem"], "go together"),
+    ("inference", ["--model", "nothing"], "neither ARCH/TAG"),
+    ("inference", ["--model", "ViT-B-32@/nowhere.pt"], "there is no file /nowhere.pt"),
+    ("inference", ["--tls-certificate", "/nowhere", "--tls-key", "/nowhere"], "/nowhere"),
+]
+
+
+@pytest.mark.parametrize(("service", "flags", "named"), WRONG)
+def test_a_wrong_setting_stops_the_start_with_one_line(
+    service: str, flags: list[str], named: str
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", service, *flags], capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert re.fullmatch(rf"{service}: .*\n", ended.stderr)
+    assert named in ended.stderr
+
+
+def test_variables_and_flags_have_the_same_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGESAFETY_GATEWAY_TIME_BUDGET", "5")
+    monkeypatch.setenv("IMAGESAFETY_INFERENCE_MAX_BATCH", "4")
+    assert gateway.settings.load_settings([]).time_budget == 5
+    assert gateway.settings.load_settings(["--time-budget", "6"]).time_budget == 6
+    assert inference.settings.load_settings([]).max_batch == 4
+
+
+@pytest.mark.parametrize("service", ["GATEWAY", "INFERENCE"])
+def test_a_misspelt_variable_is_noticed(
+    service: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load = {"GATEWAY": gateway.settings, "INFERENCE": inference.settings}[service].load_settings
+    # What Kubernetes adds for a Service of that name is no mistake.
+    monkeypatch.setenv(f"IMAGESAFETY_{service}_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv(f"IMAGESAFETY_{service}_PORT_50051_TCP_ADDR", "10.0.0.1")
+    load([])
+    monkeypatch.setenv(f"IMAGESAFETY_{service}_LISTN", "x")
+    with pytest.raises(SystemExit) as stopped:
+        load([])
+    assert stopped.value.code == 2
+    assert "LISTN" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("service", ["gateway", "inference"])
+def test_help_shows_every_setting_with_its_default(service: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", service, "--help"], capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 0
+    fields = {"gateway": gateway.settings, "inference": inference.settings}[service].Settings
+    for name in fields.model_fields:
+        assert f"--{name.replace('_', '-')} " in ended.stdout
+    assert " ".join(ended.stdout.split()).count("(default: ") == len(fields.model_fields)
