@@ -14,9 +14,11 @@ from types import TracebackType
 from typing import Self
 
 import grpc
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 
 from imagesafety.policy import Concept
+from imagesafety.server_status import ServerStatus
 from imagesafety.v1 import scoring_pb2, scoring_pb2_grpc
 
 MAX_CHUNK_BYTES = 1024 * 1024  # well under gRPC's default limit of 4 MiB a message
@@ -204,6 +206,7 @@ class ScoringClient:
             media_type=media_type,
         )
         call = self._stub.ScoreImage(timeout=timeout)
+        status = ServerStatus(call)
         sending = asyncio.create_task(_send(call, header, chunks))
         answering = asyncio.ensure_future(call)
         try:
@@ -212,7 +215,7 @@ class ScoringClient:
                 sending.result()  # raises what `chunks` raised
             return _image_scores((await answering).scores)
         except grpc.aio.AioRpcError as error:
-            raise _scoring_error(error) from error
+            raise _scoring_error(status.of(error)) from error
         finally:
             sending.cancel()
             call.cancel()
@@ -264,11 +267,12 @@ def _image_scores(scores: scoring_pb2.ImageScores) -> ImageScores:
 
 
 def _scoring_error(error: grpc.aio.AioRpcError) -> ScoringError:
-    reason = ""
-    for key, value in error.trailing_metadata() or ():
-        if key == "grpc-status-details-bin" and isinstance(value, bytes):
-            for detail in status_pb2.Status.FromString(value).details:
-                info = error_details_pb2.ErrorInfo()
-                if detail.Unpack(info) and info.domain == ERROR_DOMAIN:
-                    reason = info.reason
-    return ScoringError(error.code(), reason, error.details() or "")
+    try:
+        status = rpc_status.from_call(error)  # type: ignore[arg-type]
+    except ValueError:  # details that contradict the code are worth nothing
+        status = None
+    for detail in status.details if status is not None else ():
+        info = error_details_pb2.ErrorInfo()
+        if detail.Unpack(info) and info.domain == ERROR_DOMAIN:
+            return ScoringError(error.code(), info.reason, error.details() or "")
+    return ScoringError(error.code(), "", error.details() or "")

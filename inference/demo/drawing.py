@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 FILLS = ("solid", "striped", "dotted")
-BACKGROUNDS = ("plain", "gradient", "checkered", "noisy")
+BACKGROUNDS = ("plain", "gradient", "checkered", "noisy", "cluttered")
 
 # Hue in degrees and how far it may stray; far enough apart that people would agree on the name.
 HUES = {
@@ -32,6 +32,9 @@ HUES = {
 }
 COLOURS = tuple(HUES)
 MAX_OBJECTS = 3
+SMALLEST = 0.12  # radius of an object, in shorter sides of the canvas
+LARGEST = {1: 0.46, 2: 0.3, 3: 0.25}  # by the number of objects
+_CLUTTER_PIXELS = 40
 SUPERSAMPLING = 3  # edges are smoothed by drawing this much larger and averaging down
 
 
@@ -61,7 +64,7 @@ class Scene:
 def random_scene(
     rng: np.random.Generator, wanted: tuple[tuple[str, str], ...] | None = None, aspect: float = 1.0
 ) -> Scene:
-    """Makes up a scene of one to three objects, or of the `wanted` (colour, shape) pairs.
+    """Makes up a scene of one to three objects, or of at most three `wanted` (colour, shape) pairs.
 
     `aspect` is the width over the height of the canvas that the scene will be drawn on.
     """
@@ -87,7 +90,7 @@ def _place(
         placed: list[tuple[float, float, float]] = []
         for _ in wanted:
             for _ in range(20):
-                radius = float(rng.uniform(0.13, 0.25)) * shrink
+                radius = float(rng.uniform(SMALLEST, LARGEST[len(wanted)])) * shrink
                 x, y = rng.uniform(radius, across - radius), rng.uniform(radius, down - radius)
                 if all(math.hypot(x - a, y - b) > radius + r for a, b, r in placed):
                     placed.append((float(x), float(y), radius))
@@ -144,6 +147,8 @@ def _background(scene: Scene, size: tuple[int, int]) -> Image.Image:
         corners = np.rot90(corners, int(rng.integers(4)))[..., None]
         pixels = first + (second - first) * corners
         return Image.fromarray(pixels.astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
+    if scene.background == "cluttered":
+        return _clutter(rng, size, scene.background_rgb[0])
     cells = int(rng.integers(6, 14)) if scene.background == "checkered" else 48
     if scene.background == "checkered":
         mask = (np.indices((cells, cells)).sum(0) % 2).astype(np.float32)[..., None]
@@ -152,6 +157,31 @@ def _background(scene: Scene, size: tuple[int, int]) -> Image.Image:
         pixels = first + rng.normal(0, 14, (cells, cells, 3)).astype(np.float32)
     image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     return image.resize(size, Image.Resampling.NEAREST)
+
+
+def _clutter(
+    rng: np.random.Generator, size: tuple[int, int], ground: tuple[int, int, int]
+) -> Image.Image:
+    """Soft blobs and strokes in the colours of wood, skin and stone: what photographs are made of.
+
+    Drawn small and blown up, which makes the edges soft.
+    """
+    image = Image.new("RGB", (_CLUTTER_PIXELS, _CLUTTER_PIXELS), ground)
+    pen = ImageDraw.Draw(image)
+    for _ in range(int(rng.integers(4, 24))):
+        warm = rng.random() < 0.7
+        hue, palest = (rng.uniform(0.02, 0.13), 0.5) if warm else (rng.random(), 0.28)
+        colour = colorsys.hsv_to_rgb(hue, rng.uniform(0, palest), rng.uniform(0, 1))
+        rgb = (round(colour[0] * 255), round(colour[1] * 255), round(colour[2] * 255))
+        x, y = (float(value) for value in rng.uniform(-6, _CLUTTER_PIXELS + 6, 2))
+        across, down = (float(value) for value in rng.uniform(1, 16, 2))
+        if rng.random() < 0.6:
+            pen.ellipse((x - across, y - down, x + across, y + down), fill=rgb)
+        else:
+            pen.line((x, y, x + 3 * (across - 8), y + 3 * (down - 8)), rgb, int(rng.integers(1, 6)))
+    noise = rng.normal(0, rng.uniform(0, 12), (_CLUTTER_PIXELS, _CLUTTER_PIXELS, 3))
+    pixels = np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8)
+    return Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
 
 
 def _draw_object(canvas: Image.Image, drawn: DrawnObject) -> None:

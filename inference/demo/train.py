@@ -32,6 +32,7 @@ WEIGHTS = "open_clip_model.safetensors"
 FIRST_TRAINING_SEED = 1_000_000
 # What the model is for counts most in its loss; the other captions count 1.
 KIND_WEIGHTS = {"shape": 4.0, "colour": 2.0, "pair": 3.0}
+EMPTY_SHARE = 0.1  # of the pictures show nothing, so that not everything has to be something
 MAX_ASPECT = 1.5  # as wide or as tall as a picture may be and still be one view of the whole
 
 
@@ -70,7 +71,8 @@ def _draw_some(
 def draw_example(rng: np.random.Generator, image_size: int) -> tuple[Scene, Image.Image]:
     """A scene, and its picture as the service would see it: any shape, squashed to a square."""
     aspect = float(np.exp(rng.uniform(-np.log(MAX_ASPECT), np.log(MAX_ASPECT))))
-    scene = random_scene(rng, aspect=aspect)
+    wanted = () if rng.random() < EMPTY_SHARE else None
+    scene = random_scene(rng, wanted, aspect=aspect)
     side = image_size * float(rng.uniform(1.0, 2.0))
     picture = render(scene, round(side * max(1.0, aspect)), round(side * max(1.0, 1 / aspect)))
     return scene, picture.resize((image_size, image_size), Image.Resampling.BICUBIC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -12,7 +13,8 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,11 +94,21 @@ def gateway(target: str, *flags: str, ready: bool = True) -> Iterator[Service]:
         yield it
 
 
+@contextlib.asynccontextmanager
+async def off_loop(context: AbstractContextManager[Service]) -> AsyncIterator[Service]:
+    """Starts and stops a service without blocking the event loop."""
+    service = await asyncio.to_thread(context.__enter__)
+    try:
+        yield service
+    finally:
+        await asyncio.to_thread(context.__exit__, None, None, None)
+
+
 def is_serving(address: str) -> bool:
     with grpc.insecure_channel(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
-            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=1)
+            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=1)  # type: ignore[attr-defined]
         except grpc.RpcError:
             return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
@@ -123,6 +135,14 @@ def children(pid: int) -> dict[int, str]:
                     command = (folder / "cmdline").read_bytes().replace(b"\0", b" ")
                     found[int(folder.name)] = command.decode()
     return found
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def resident_bytes(pid: int) -> int:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import NoReturn
 
 import grpc
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
 
 from imagesafety.v1 import scoring_pb2, scoring_pb2_grpc
 
@@ -34,6 +37,9 @@ class ScriptedInference(scoring_pb2_grpc.ScoringServiceServicer):
         except asyncio.CancelledError:
             self.cancelled.set()
             raise
+
+    def ScoreImages(self, request_iterator: object, context: object) -> NoReturn:  # noqa: N802
+        raise NotImplementedError
 
     async def DescribeModel(  # noqa: N802
         self, request: scoring_pb2.DescribeModelRequest, context: object
@@ -66,3 +72,15 @@ def scores(*similarities: float) -> scoring_pb2.ScoreImageResponse:
 async def read_all(messages: AsyncIterator[scoring_pb2.ScoreImageRequest]) -> int:
     """Reads the call's messages; the number of image bytes."""
     return sum([len(message.chunk) async for message in messages])
+
+
+async def full(
+    messages: AsyncIterator[scoring_pb2.ScoreImageRequest], context: Context
+) -> scoring_pb2.ScoreImageResponse:
+    """Refuses before the image has come, as a service does that has no room."""
+    detail = any_pb2.Any()
+    detail.Pack(error_details_pb2.ErrorInfo(reason="QUEUE_FULL", domain="imagesafety"))
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    status = status_pb2.Status(code=code.value[0], message="full", details=[detail])
+    trailer = (("grpc-status-details-bin", status.SerializeToString()),)
+    await context.abort(code, "full", trailing_metadata=trailer)

@@ -30,7 +30,7 @@ def decoded(data: bytes, declared: str = "", spec: Preprocessing = SQUASH) -> De
     return decode(data, declared, spec, 40_000_000)
 
 
-def pixels(data: bytes, spec: Preprocessing = SQUASH) -> np.ndarray:  # type: ignore[type-arg]
+def pixels(data: bytes, spec: Preprocessing = SQUASH) -> np.ndarray:
     view = decoded(data, spec=spec).views[0]
     return np.frombuffer(view.pixels, np.uint8).reshape(spec.height, spec.width, 3)
 

@@ -1,0 +1,288 @@
+"""What the gateway answers when inference is down, slow, full or gone in the middle."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import pytest
+
+from imagesafety.v1 import scoring_pb2
+from tests.e2e.pict_rs import Answer, post
+from tests.e2e.processes import (
+    Service,
+    children,
+    fetch,
+    free_port,
+    gateway,
+    is_alive,
+    off_loop,
+    running,
+    wait_until,
+)
+from tests.e2e.scripted_inference import Behaviour, Context, full, read_all, scores, scripted
+from tests.e2e.test_pair import BAD, GOOD
+
+MIB = 1024 * 1024
+Messages = AsyncIterator[scoring_pb2.ScoreImageRequest]
+REFUSE_ALL = [
+    flag
+    for cause in ("undecodable", "overload", "unavailable", "deadline", "error")
+    for flag in (f"--on-{cause}", "reject")
+]
+
+
+Start = Callable[..., Awaitable[Service]]
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    """Starts gateways that know an inference service at a target."""
+    async with AsyncExitStack() as stack:
+
+        async def start_gateway(target: str, *flags: str) -> Service:
+            return await stack.enter_async_context(off_loop(gateway(target, *flags, ready=False)))
+
+        yield start_gateway
+
+
+async def accept(messages: Messages, context: Context) -> scoring_pb2.ScoreImageResponse:
+    await read_all(messages)
+    return scores(0, 0, 0, 0)
+
+
+async def never(messages: Messages, context: Context) -> scoring_pb2.ScoreImageResponse:
+    await read_all(messages)
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def deaf(messages: Messages, context: Context) -> scoring_pb2.ScoreImageResponse:
+    """Takes the call and never reads."""
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def test_inference_is_down(start: Start) -> None:
+    nowhere = f"127.0.0.1:{free_port()}"
+    answer = await post((await start(nowhere)).address, GOOD)
+    assert (answer.status, answer.body["cause"]) == (200, "unavailable")
+    strict = await start(nowhere, *REFUSE_ALL)
+    answer = await post(strict.address, GOOD)
+    assert (answer.status, answer.body["decision"]) == (503, "reject")
+    status, body = await asyncio.to_thread(fetch, f"http://{strict.address}/readyz")
+    assert status == 503
+    assert "UNAVAILABLE" in json.loads(body)["components"]["inference"]
+    assert (await asyncio.to_thread(fetch, f"http://{strict.address}/livez"))[0] == 200
+
+
+@pytest.mark.parametrize("behaviour", [never, deaf])
+async def test_inference_is_slow_and_the_answer_is_out_within_the_budget(
+    behaviour: Behaviour, start: Start
+) -> None:
+    async with scripted(behaviour) as (target, service):
+        here = await start(target, "--time-budget", "1.5")
+        started = time.monotonic()
+        answer = await post(here.address, GOOD + bytes(8 * MIB))
+        assert time.monotonic() - started < 1.5
+        assert (answer.status, answer.body["cause"]) == (200, "deadline")
+        await asyncio.wait_for(service.cancelled.wait(), 10)
+
+
+async def test_inference_is_full_and_says_so_before_the_upload_is_in(start: Start) -> None:
+    async with scripted(full) as (target, _):
+        here = await start(target)
+        strict = await start(target, *REFUSE_ALL)
+        for size in (0, 20 * MIB):
+            answer = await post(here.address, GOOD + bytes(size))
+            assert (answer.status, answer.body["cause"]) == (200, "overload")
+            answer = await post(strict.address, GOOD + bytes(size))
+            assert (answer.status, answer.body["cause"]) == (503, "overload")
+
+
+async def test_an_uploader_that_stalls_is_answered_within_the_budget(start: Start) -> None:
+    async def stalling() -> AsyncIterator[bytes]:
+        yield GOOD[:100]
+        await asyncio.Event().wait()
+
+    async with scripted(accept) as (target, _):
+        here = await start(target, "--time-budget", "1")
+        answer = await post(here.address, stalling())
+        assert (answer.status, answer.body["cause"]) == (200, "deadline")
+
+
+@pytest.mark.parametrize("body_is_whole", [True, False])
+async def test_a_client_that_hangs_up_cancels_its_call(body_is_whole: bool, start: Start) -> None:
+    async with scripted(never) as (target, service):
+        here = await start(target)
+
+        async def body() -> AsyncIterator[bytes]:
+            yield GOOD
+            if not body_is_whole:
+                await asyncio.Event().wait()
+
+        posting = asyncio.create_task(post(here.address, body()))
+        await asyncio.sleep(0.5)
+        posting.cancel()
+        await asyncio.wait_for(service.cancelled.wait(), 10)
+        service.behaviour = accept
+        assert (await post(here.address, GOOD)).body["cause"] == "policy"
+
+
+async def test_a_body_is_read_no_faster_than_inference_takes_it(start: Start) -> None:
+    sent = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for _ in range(30 * 16):
+            yield bytes(64 * 1024)
+            sent += 64 * 1024
+
+    async with scripted(deaf) as (target, _):
+        here = await start(target, "--time-budget", "2")
+        answer = await post(here.address, body())
+        assert answer.body["cause"] == "deadline"
+        # What the sockets and the flow-control windows between the three processes hold.
+        assert sent < 16 * MIB
+
+
+async def test_another_model_than_the_policys_judges_nothing(start: Start) -> None:
+    other = scoring_pb2.ModelIdentity(name="other", weights_digest="sha256:1")
+    async with scripted(accept, other) as (target, _):
+        here = await start(target)
+        status, body = await asyncio.to_thread(fetch, f"http://{here.address}/readyz")
+        assert status == 503
+        assert json.loads(body)["components"]["policy"] == (
+            "the policy is for model demo, inference has other"
+        )
+
+
+async def test_secrets_open_from_anywhere_and_only_they_do(start: Start) -> None:
+    async with scripted(accept) as (target, _):
+        flags = ("--client-secrets", "lemmy:0123456789abcdef", "--allowed-networks", "10.0.0.0/8")
+        here = await start(target, *flags)
+        answer = await post(here.address, GOOD, path="/api/v1/scan/0123456789abcdef?x=1")
+        assert answer.status == 200
+        assert (await post(here.address, GOOD)).status == 401
+        wait_until(lambda: "client=lemmy" in here.output(), "the decision in the log", 5)
+        assert "0123456789abcdef" not in here.output()
+
+
+async def test_unscanned_uploads_are_counted(start: Start) -> None:
+    nowhere = f"127.0.0.1:{free_port()}"
+    admin = f"127.0.0.1:{free_port()}"
+    here = await start(nowhere, "--admin-listen", admin)
+    for _ in range(3):
+        await post(here.address, GOOD)
+    _, page = await asyncio.to_thread(fetch, f"http://{admin}/metrics")
+    assert 'imagesafety_unscanned_total{cause="unavailable"} 3.0' in page
+    assert "unscanned=True" in here.output()
+
+
+async def test_sigterm_lets_running_uploads_finish(start: Start) -> None:
+    release = asyncio.Event()
+    begun = asyncio.Event()
+
+    async def slow(messages: Messages, context: Context) -> scoring_pb2.ScoreImageResponse:
+        await read_all(messages)
+        begun.set()
+        await release.wait()
+        return scores(0, 0, 0, 0)
+
+    async with scripted(slow) as (target, _):
+        here = await start(target)
+        posting = asyncio.create_task(post(here.address, GOOD))
+        await begun.wait()
+        here.process.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(wait_until, lambda: "stopping" in here.output(), "SIGTERM", 10)
+        release.set()
+        assert (await posting).status == 200
+        assert await asyncio.to_thread(here.process.wait, 20) == 0
+
+
+class Load:
+    """Clients that post the same picture over and over, and the answers that they got."""
+
+    def __init__(self, address: str, clients: int) -> None:
+        self._address = address
+        self._changed = asyncio.Condition()
+        self._tasks = [asyncio.create_task(self._post()) for _ in range(clients)]
+        self.answers: list[Answer] = []
+        self.longest = 0.0
+
+    async def _post(self) -> None:
+        while True:
+            started = time.monotonic()
+            answer = await post(self._address, BAD)
+            self.longest = max(self.longest, time.monotonic() - started)
+            async with self._changed:
+                self.answers.append(answer)
+                self._changed.notify_all()
+
+    async def until_next_is(self, status: int) -> None:
+        """Waits for an answer with this status from now on."""
+        seen = len(self.answers)
+        async with asyncio.timeout(60), self._changed:
+            await self._changed.wait_for(
+                lambda: any(answer.status == status for answer in self.answers[seen:])
+            )
+
+    async def stop(self) -> None:
+        """Ends the clients; raises what went wrong with one of them."""
+        failed = [task for task in self._tasks if task.done()]
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for task in failed:
+            task.result()
+
+
+async def test_up_survives_the_death_of_inference_under_load(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every upload is answered within its budget, and scoring resumes."""
+    address = f"127.0.0.1:{free_port()}"
+    monkeypatch.setenv("IMAGESAFETY_GATEWAY_LISTEN", address)
+    monkeypatch.setenv("IMAGESAFETY_GATEWAY_ADMIN_LISTEN", f"127.0.0.1:{free_port()}")
+    monkeypatch.setenv("IMAGESAFETY_INFERENCE_LISTEN", f"127.0.0.1:{free_port()}")
+    command = ["imagesafety.command", "up"]
+    ready = lambda: fetch(f"http://{address}/readyz")[0] == 200  # noqa: E731
+    async with off_loop(running(command, address, ready)) as here:
+        old = inference_of(here)
+        load = Load(address, clients=4)
+        await load.until_next_is(406)
+        os.kill(old, signal.SIGKILL)
+        await load.until_next_is(200)
+        await load.until_next_is(406)
+        await load.stop()
+        assert inference_of(here) != old
+        assert {(answer.status, answer.body["cause"]) for answer in load.answers} == {
+            (406, "policy"),
+            (200, "unavailable"),
+        }
+        assert load.longest < 8
+        family = descendants(here.process.pid)
+        assert await asyncio.to_thread(here.stop) == 0
+        assert not {pid for pid in family if is_alive(pid)}, "no process is left behind"
+
+
+def inference_of(up: Service) -> int:
+    [pid] = (pid for pid, line in children(up.process.pid).items() if "-m inference" in line)
+    return pid
+
+
+def descendants(pid: int) -> set[int]:
+    below = set(children(pid))
+    return below.union(*(descendants(child) for child in below))
+
+
+async def test_up_says_in_one_line_what_it_cannot_use() -> None:
+    command = (sys.executable, "-m", "imagesafety.command", "up", "--policy", "/nowhere.toml")
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    _, errors = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 2
+    assert errors.decode() == "imagesafety: /nowhere.toml: no such policy file\n"

@@ -1,0 +1,77 @@
+"""Dependencies point one way, and the gateway needs nothing of what inference needs."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.processes import fetch, free_port, wait_until
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("torch", "open_clip", "PIL", "numpy", "inference")
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def importing(package: str, name: str) -> set[str]:
+    """The modules of a package that import something below `name`."""
+    return {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / package).rglob("*.py")
+        if any(f"{module}.".startswith(f"{name}.") for module in imports(path))
+    }
+
+
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [
+        ("gateway", "inference"),
+        ("inference", "gateway"),
+        ("imagesafety", "gateway"),
+        ("imagesafety", "inference"),
+        *(("gateway", name) for name in HEAVY),
+        *(("imagesafety", name) for name in HEAVY),
+    ],
+)
+def test_who_imports_whom(package: str, name: str) -> None:
+    assert importing(package, name) == set()
+
+
+def test_inference_uses_the_generated_code_and_nothing_else_of_the_library() -> None:
+    assert importing("inference", "imagesafety") == importing("inference", "imagesafety.v1")
+
+
+def test_torch_is_in_one_module_of_the_service() -> None:
+    training = {"inference/demo/train.py"}
+    assert importing("inference", "torch") - training == {"inference/open_clip_encoder.py"}
+    assert importing("inference", "open_clip") - training == {"inference/open_clip_encoder.py"}
+
+
+def test_the_gateway_starts_where_torch_is_not_installed() -> None:
+    address, admin = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    code = f"""
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {HEAVY!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Absent())
+from gateway.server import main
+sys.exit(main(["--listen", {address!r}, "--admin-listen", {admin!r}]))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        wait_until(lambda: fetch(f"http://{address}/livez")[0] == 200, "start of the gateway", 30)
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
