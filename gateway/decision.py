@@ -9,8 +9,9 @@ from enum import StrEnum
 
 import grpc
 
-from imagesafety.client import ImageScores, ScoringError
+from imagesafety.client import ScoringError
 from imagesafety.policy import Policy, judge_image
+from imagesafety.scores import ImageScores
 
 
 class Cause(StrEnum):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 
@@ -149,8 +148,7 @@ class Scanner:
         finally:
             for task in (scoring, watching):
                 task.cancel()
-            with contextlib.suppress(Exception):
-                await asyncio.gather(scoring, watching, return_exceptions=True)
+            await asyncio.gather(scoring, watching, return_exceptions=True)
 
 
 def _loop_time(monotonic: float) -> float:

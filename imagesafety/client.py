@@ -7,6 +7,7 @@ Use: `async with ScoringClient("127.0.0.1:50051") as client:` and in it
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from imagesafety.policy import Concept
+from imagesafety.scores import ImageScores, ModelDescription, image_scores, model_description
 from imagesafety.server_status import ServerStatus
 from imagesafety.v1 import scoring_pb2, scoring_pb2_grpc
 
@@ -35,60 +37,6 @@ _CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
 )
-
-
-@dataclass(frozen=True)
-class ModelIdentity:
-    """Which model gave the similarities, with which weights, computed how."""
-
-    name: str
-    weights_digest: str
-    backend: str
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the service takes; see scoring.proto."""
-
-    max_image_bytes: int
-    max_image_pixels: int
-    max_message_bytes: int
-    max_concepts: int
-    max_prompts: int
-    max_prompt_characters: int
-    media_types: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class ModelDescription:
-    """The model of a service and its limits."""
-
-    model: ModelIdentity
-    input_width: int
-    input_height: int
-    embedding_width: int
-    limits: Limits
-
-
-@dataclass(frozen=True)
-class View:
-    """One encoded picture: `similarities` has one cosine per concept of the call, in its order."""
-
-    frame_index: int
-    frame_time: float  # seconds
-    region: tuple[int, int, int, int]  # left, top, width, height in pixels
-    similarities: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class ImageScores:
-    """The similarities of one image and the model that they depend on."""
-
-    views: tuple[View, ...]
-    media_type: str
-    width: int
-    height: int
-    model: ModelIdentity
 
 
 class ScoringError(Exception):
@@ -126,7 +74,15 @@ class TlsFiles:
     key: Path | None = None
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """Reads the files. Raises OSError."""
+        """Reads the files. Raises OSError for one that can't be used."""
+        # gRPC would take anything here, and fail every call later.
+        try:
+            check = ssl.create_default_context(cafile=self.ca)
+            if self.certificate is not None:
+                check.load_cert_chain(self.certificate, self.key)
+        except OSError as error:
+            files = ", ".join(str(f) for f in (self.ca, self.certificate, self.key) if f)
+            raise OSError(f"TLS files can't be used ({files}): {error}") from error
         return grpc.ssl_channel_credentials(
             root_certificates=self.ca.read_bytes(),
             private_key=self.key.read_bytes() if self.key else None,
@@ -168,22 +124,7 @@ class ScoringClient:
             )
         except grpc.aio.AioRpcError as error:
             raise _scoring_error(error) from error
-        limits = answer.limits
-        return ModelDescription(
-            model=_identity(answer.model),
-            input_width=answer.input_width,
-            input_height=answer.input_height,
-            embedding_width=answer.embedding_width,
-            limits=Limits(
-                max_image_bytes=limits.max_image_bytes,
-                max_image_pixels=limits.max_image_pixels,
-                max_message_bytes=limits.max_message_bytes,
-                max_concepts=limits.max_concepts,
-                max_prompts=limits.max_prompts,
-                max_prompt_characters=limits.max_prompt_characters,
-                media_types=tuple(limits.media_types),
-            ),
-        )
+        return model_description(answer)
 
     async def score_image(
         self,
@@ -213,7 +154,7 @@ class ScoringClient:
             await asyncio.wait({sending, answering}, return_when=asyncio.FIRST_COMPLETED)
             if not answering.done():
                 sending.result()  # raises what `chunks` raised
-            return _image_scores((await answering).scores)
+            return image_scores((await answering).scores)
         except grpc.aio.AioRpcError as error:
             raise _scoring_error(status.of(error)) from error
         finally:
@@ -237,33 +178,6 @@ async def _send(
         await call.done_writing()
     except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
         return
-
-
-def _identity(model: scoring_pb2.ModelIdentity) -> ModelIdentity:
-    return ModelIdentity(model.name, model.weights_digest, model.backend)
-
-
-def _image_scores(scores: scoring_pb2.ImageScores) -> ImageScores:
-    return ImageScores(
-        views=tuple(
-            View(
-                frame_index=view.frame_index,
-                frame_time=view.frame_time.seconds + view.frame_time.nanos / 1e9,
-                region=(
-                    view.region.left,
-                    view.region.top,
-                    view.region.width,
-                    view.region.height,
-                ),
-                similarities=tuple(view.similarities),
-            )
-            for view in scores.views
-        ),
-        media_type=scores.media_type,
-        width=scores.width,
-        height=scores.height,
-        model=_identity(scores.model),
-    )
 
 
 def _scoring_error(error: grpc.aio.AioRpcError) -> ScoringError:

@@ -35,7 +35,7 @@ class ServerStatus:
         error = grpc.aio.AioRpcError(
             code, grpc.aio.Metadata(), _known(call.trailing_metadata()), details
         )
-        if not _is_artefact(error):
+        if code is not grpc.StatusCode.OK and not _is_artefact(error):
             self._sent = error
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import ssl
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -43,6 +43,8 @@ def main(arguments: Sequence[str]) -> int:
     except (ModelError, OSError) as error:
         print(f"inference: {error}", file=sys.stderr)  # noqa: T201
         return 2
+    except KeyboardInterrupt:
+        return 130
     return asyncio.run(_serve(settings, encoder, credentials))
 
 
@@ -70,22 +72,25 @@ def load_encoder(settings: Settings) -> Encoder:
 
 
 def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
-    if settings.tls_certificate is None or settings.tls_key is None:
+    """Reads the TLS files. Raises OSError for one that can't be used."""
+    certificate, key = settings.tls_certificate, settings.tls_key
+    if certificate is None or key is None:
         return None
-    client_ca = _pem(settings.tls_client_ca) if settings.tls_client_ca else None
+    # gRPC would take anything here, and refuse every connection later.
+    try:
+        check = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        check.load_cert_chain(certificate, key)
+        if settings.tls_client_ca is not None:
+            check.load_verify_locations(settings.tls_client_ca)
+    except OSError as error:
+        files = ", ".join(str(f) for f in (certificate, key, settings.tls_client_ca) if f)
+        raise OSError(f"TLS files can't be used ({files}): {error}") from error
+    client_ca = settings.tls_client_ca.read_bytes() if settings.tls_client_ca else None
     return grpc.ssl_server_credentials(
-        [(_pem(settings.tls_key), _pem(settings.tls_certificate))],
+        [(key.read_bytes(), certificate.read_bytes())],
         root_certificates=client_ca,
         require_client_auth=client_ca is not None,
     )
-
-
-def _pem(path: Path) -> bytes:
-    """The bytes of a PEM file. Raises OSError; gRPC would only refuse connections later."""
-    data = path.read_bytes()
-    if b"-----BEGIN " not in data:
-        raise OSError(f"{path} is not a PEM file")
-    return data
 
 
 async def _serve(
@@ -173,7 +178,8 @@ def _listen(
         else:
             bound = server.add_secure_port(address, credentials)
     except RuntimeError as error:
-        raise OSError(f"cannot listen on {address}: {error}") from error
+        reason = str(error).partition(";")[0]
+        raise OSError(f"cannot listen on {address}: {reason}") from error
     if bound == 0:
         raise OSError(f"cannot listen on {address}: is something else listening there?")
 

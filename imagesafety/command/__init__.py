@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
+
+# What gRPC says of connections is said by our own errors, in words; set before its import.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from imagesafety.command import check_policy, score, up
 

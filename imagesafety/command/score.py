@@ -9,9 +9,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagesafety.client import ConceptSet, ImageScores, ScoringClient, ScoringError, TlsFiles
+import grpc
+
+from imagesafety.client import ConceptSet, ScoringClient, ScoringError, TlsFiles
 from imagesafety.policy import Policy, Verdict, adjusted, judge_image, named
 from imagesafety.policy_file import PolicyError, find_policy, load_policy
+from imagesafety.scores import ImageScores
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -67,6 +70,12 @@ async def _score_files(options: argparse.Namespace, policy: Policy, tls: TlsFile
             except (ScoringError, OSError) as error:
                 failures += 1
                 print(f"{file}: not scored: {error}", file=sys.stderr)
+                if isinstance(error, ScoringError) and error.code is grpc.StatusCode.UNAVAILABLE:
+                    hint = (
+                        f"is inference running at {options.inference}? `imagesafety up` starts it"
+                    )
+                    print(hint, file=sys.stderr)
+                    return 1
     return 1 if failures else 0
 
 

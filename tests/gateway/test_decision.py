@@ -4,8 +4,9 @@ import grpc
 import pytest
 
 from gateway.decision import Cause, Decider, TooLargeError
-from imagesafety.client import ImageScores, ModelIdentity, ScoringError, View
+from imagesafety.client import ScoringError
 from imagesafety.policy_file import parse_policy
+from imagesafety.scores import ImageScores, ModelIdentity, View
 
 POLICY = parse_policy(
     """

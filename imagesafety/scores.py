@@ -1,0 +1,109 @@
+"""What the inference service says of images and of itself, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from imagesafety.v1 import scoring_pb2
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which model gave the similarities, with which weights, computed how."""
+
+    name: str
+    weights_digest: str
+    backend: str
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the service takes; see scoring.proto."""
+
+    max_image_bytes: int
+    max_image_pixels: int
+    max_message_bytes: int
+    max_concepts: int
+    max_prompts: int
+    max_prompt_characters: int
+    media_types: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """The model of a service and its limits."""
+
+    model: ModelIdentity
+    input_width: int
+    input_height: int
+    embedding_width: int
+    limits: Limits
+
+
+@dataclass(frozen=True)
+class View:
+    """One encoded picture: `similarities` has one cosine per concept of the call, in its order."""
+
+    frame_index: int
+    frame_time: float  # seconds
+    region: tuple[int, int, int, int]  # left, top, width, height in pixels
+    similarities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """The similarities of one image and the model that they depend on."""
+
+    views: tuple[View, ...]
+    media_type: str
+    width: int
+    height: int
+    model: ModelIdentity
+
+
+def model_description(message: scoring_pb2.DescribeModelResponse) -> ModelDescription:
+    """The description in a message of scoring.proto."""
+    limits = message.limits
+    return ModelDescription(
+        model=_identity(message.model),
+        input_width=message.input_width,
+        input_height=message.input_height,
+        embedding_width=message.embedding_width,
+        limits=Limits(
+            max_image_bytes=limits.max_image_bytes,
+            max_image_pixels=limits.max_image_pixels,
+            max_message_bytes=limits.max_message_bytes,
+            max_concepts=limits.max_concepts,
+            max_prompts=limits.max_prompts,
+            max_prompt_characters=limits.max_prompt_characters,
+            media_types=tuple(limits.media_types),
+        ),
+    )
+
+
+def _identity(model: scoring_pb2.ModelIdentity) -> ModelIdentity:
+    return ModelIdentity(model.name, model.weights_digest, model.backend)
+
+
+def image_scores(scores: scoring_pb2.ImageScores) -> ImageScores:
+    """The scores in a message of scoring.proto."""
+    return ImageScores(
+        views=tuple(
+            View(
+                frame_index=view.frame_index,
+                frame_time=view.frame_time.seconds + view.frame_time.nanos / 1e9,
+                region=(
+                    view.region.left,
+                    view.region.top,
+                    view.region.width,
+                    view.region.height,
+                ),
+                similarities=tuple(view.similarities),
+            )
+            for view in scores.views
+        ),
+        media_type=scores.media_type,
+        width=scores.width,
+        height=scores.height,
+        model=_identity(scores.model),
+    )
