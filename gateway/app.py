@@ -8,21 +8,21 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from gateway.decision import Decider
 from gateway.health import check
 from gateway.metrics import Metrics
 from gateway.scan import Scanner
 from imagesafety.client import ScoringClient
+from imagesafety.policy import Policy
 
 
-def upload_app(scanner: Scanner, client: ScoringClient, decider: Decider) -> Starlette:
+def upload_app(scanner: Scanner, client: ScoringClient, policy: Policy) -> Starlette:
     """What pict-rs and probes call."""
 
     async def livez(request: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     async def readyz(request: Request) -> Response:
-        components = await check(client, decider)
+        components = await check(client, policy)
         ready = set(components.values()) == {"ok"}
         content = {"ready": ready, "components": components}
         return JSONResponse(content, status_code=200 if ready else 503)

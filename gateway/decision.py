@@ -84,17 +84,9 @@ class Decider:
         self.policy = policy
         self._answers = answers
 
-    def mismatch(self, model: str, weights_digest: str) -> str | None:
-        """Why this model's scores must not be judged by the policy, if so."""
-        if model != self.policy.model:
-            return f"the policy is for model {self.policy.model}, inference has {model}"
-        if self.policy.weights_digest not in (None, weights_digest):
-            return f"the policy is for other weights of {model} than inference has"
-        return None
-
     def on_scores(self, scores: ImageScores) -> Decision:
         """The decision on an image that was scored."""
-        if reason := self.mismatch(scores.model.name, scores.model.weights_digest):
+        if reason := self.policy.mismatch(scores.model.name, scores.model.weights_digest):
             return self.without_scores(Cause.ERROR, reason)
         try:
             verdict = judge_image(self.policy, [view.similarities for view in scores.views])

@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.clients import authenticate
 from gateway.decision import Cause, Decider, Decision, TooLargeError
+from gateway.http_protocol import FIRST_BYTE
 from gateway.metrics import Metrics
 from gateway.settings import Settings
 from gateway.upload import ClientGoneError, Upload, UploadTooLargeError
@@ -70,7 +71,7 @@ class Scanner:
 
     async def scan(self, request: Request) -> Response:
         """The endpoint."""
-        started = time.monotonic()
+        started: float = request.scope["state"].get(FIRST_BYTE, time.monotonic())
         upload = Upload(request.receive, self._settings.max_upload_bytes)
         try:
             client_name, media_type = self._admit(request)

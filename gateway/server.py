@@ -15,12 +15,17 @@ from starlette.applications import Starlette
 
 from gateway.app import admin_app, upload_app
 from gateway.decision import Cause, Decider
+from gateway.http_protocol import BoundedHttpProtocol
 from gateway.metrics import Metrics
 from gateway.scan import Scanner
 from gateway.settings import Settings, host_and_port, load_settings
 from imagesafety.client import ScoringClient
 from imagesafety.policy import Policy
 from imagesafety.policy_file import PolicyError, find_policy, load_policy
+
+# Longer than clients keep theirs: one that writes into a connection just as we close it loses an
+# upload, whose streamed body it can't send twice.
+KEEP_ALIVE_SECONDS = 120
 
 log = logging.getLogger("gateway")
 
@@ -75,7 +80,7 @@ async def _serve(settings: Settings, policy: Policy, sockets: list[socket.socket
     async with ScoringClient(settings.inference, settings.tls) as client:
         scanner = Scanner(settings, client, decider, metrics)
         servers = [
-            _server(upload_app(scanner, client, decider), settings),
+            _server(upload_app(scanner, client, policy), settings),
             _server(admin_app(metrics), settings),
         ]
         _stop_on_signals(servers)
@@ -94,6 +99,8 @@ def _server(app: Starlette, settings: Settings) -> _Server:
     return _Server(
         uvicorn.Config(
             app,
+            http=BoundedHttpProtocol,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             log_config=None,
             log_level="warning",
             access_log=False,  # the path may hold a secret

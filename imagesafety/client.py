@@ -27,13 +27,13 @@ MAX_CHUNK_BYTES = 1024 * 1024  # well under gRPC's default limit of 4 MiB a mess
 ERROR_DOMAIN = "imagesafety"
 
 # A replica that hangs is noticed within seconds: without ping_timeout_ms it takes a minute.
-# Reconnecting is quick, so that a restarted service is used again at once.
+# Reconnecting begins quickly, so that a restarted service is used again at once.
 _CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 3_000),
     ("grpc.http2.ping_timeout_ms", 3_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 4_000),  # also how long one attempt may take
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
 )

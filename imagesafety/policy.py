@@ -99,6 +99,14 @@ class Policy:
     rules: tuple[Rule, ...]
     digest: str
 
+    def mismatch(self, model: str, weights_digest: str) -> str | None:
+        """Why the similarities of this model must not be judged by the policy, if so."""
+        if model != self.model:
+            return f"the policy is for model {self.model}, inference has {model}"
+        if self.weights_digest not in (None, weights_digest):
+            return f"the policy is for other weights of {model} than inference has"
+        return None
+
 
 @dataclass(frozen=True)
 class Verdict:

@@ -23,6 +23,9 @@ from imagesafety.toml_lines import Place, line_of
 SHIPPED = Path(__file__).parent / "policies"  # a link to policies/ in a checkout
 
 
+SMALLEST_WEIGHT, LARGEST_WEIGHT = 0.001, 1000.0
+
+
 class PolicyError(ValueError):
     """A policy that can't be used; the message is one line with file, line number and reason."""
 
@@ -262,11 +265,15 @@ def _text(value: object, place: Place) -> str:
 def _number(value: object, place: Place) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _RefusedError(place, f"{place[-1]!r} must be a number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise _RefusedError(place, f"{place[-1]!r} is far too large a number") from None
 
 
 def _positive(value: object, place: Place) -> float:
     number = _number(value, place)
-    if not 0 < number < float("inf"):
-        raise _RefusedError(place, f"weight {value} of {place[-1]!r} must be over 0")
+    if not SMALLEST_WEIGHT <= number <= LARGEST_WEIGHT:
+        message = f"a weight of {place[-1]!r} is not from {SMALLEST_WEIGHT} to {LARGEST_WEIGHT:g}"
+        raise _RefusedError(place, message)
     return number

@@ -44,9 +44,12 @@ def _places(text: str) -> dict[Place, int]:
 
 
 def _split(dotted: str) -> Place:
-    """The keys of a dotted key, read by the TOML parser itself."""
+    """The keys of a dotted key, read by the TOML parser itself; none if it is none."""
     keys: list[str | int] = []
-    table: object = tomllib.loads(f"{dotted} = 0")
+    try:
+        table: object = tomllib.loads(f"{dotted} = 0")
+    except tomllib.TOMLDecodeError:  # a line inside of a text that only looks like a key
+        return ()
     while isinstance(table, dict):
         [(key, table)] = table.items()
         keys.append(key)

@@ -15,6 +15,8 @@ from inference.messages import error_status
 ScoreFunction = Callable[[bytes, str], Awaitable[scoring_pb2.ImageScores]]
 """Scores the bytes of a file of a declared type. Raises ScoringError."""
 
+MAX_NAME_CHARACTERS = 256  # of a request_id or a media type
+
 
 @dataclass(frozen=True)
 class _OpenImage:
@@ -26,7 +28,11 @@ class _OpenImage:
 
 
 class BulkStream:
-    """The state of one stream."""
+    """The state of one stream.
+
+    The stream is read no further while as many images as allowed are worked on, while the service
+    has no room for the next one, or while too many answers wait for a client that does not read.
+    """
 
     def __init__(self, score: ScoreFunction, admission: Admission, max_images: int) -> None:
         """At most `max_images` are worked on at once, and as many are in pieces at once."""
@@ -34,25 +40,28 @@ class BulkStream:
         self._admission = admission
         self._max_images = max_images
         self._running = asyncio.Semaphore(max_images)
+        self._unread = asyncio.Semaphore(2 * max_images)
         self._open: dict[str, _OpenImage] = {}
+        self._places: set[ExitStack] = set()
         self._in_flight: set[str] = set()
-        self._results: asyncio.Queue[scoring_pb2.ScoreImagesResponse | None] = asyncio.Queue()
+        self._answers: asyncio.Queue[scoring_pb2.ScoreImagesResponse | None] = asyncio.Queue()
 
     async def responses(
         self, messages: AsyncIterator[scoring_pb2.ScoreImagesRequest]
     ) -> AsyncIterator[scoring_pb2.ScoreImagesResponse]:
         """Answers every image of the stream. Raises ScoringError for what ends it."""
         reading = asyncio.create_task(self._read(messages))
-        reading.add_done_callback(lambda _: self._results.put_nowait(None))
+        reading.add_done_callback(lambda _: self._answers.put_nowait(None))
         try:
-            while (response := await self._results.get()) is not None:
+            while (response := await self._answers.get()) is not None:
                 yield response
+                self._unread.release()
             await reading
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
-            for image in self._open.values():
-                image.place.close()
+            for place in self._places:
+                place.close()
 
     async def _read(self, messages: AsyncIterator[scoring_pb2.ScoreImagesRequest]) -> None:
         """Reads to the end and waits for the last result."""
@@ -61,7 +70,8 @@ class BulkStream:
                 async for message in messages:
                     await self._take(message, tasks)
                 for request_id in list(self._open):
-                    self._fail_open(request_id, Reason.TRUNCATED, "its last piece never came")
+                    error = ScoringError(Reason.TRUNCATED, "its last piece never came")
+                    await self._fail_open(request_id, error)
         except* ScoringError as errors:
             raise errors.exceptions[0] from None
 
@@ -71,46 +81,54 @@ class BulkStream:
         match message.WhichOneof("part"):
             case "image":
                 whole = message.image
-                if self._begin(whole.request_id, whole.media_type):
-                    self._append(whole.request_id, whole.data)
+                if await self._begin(whole.request_id, whole.media_type, len(whole.data)):
+                    await self._append(whole.request_id, whole.data)
                     await self._finish(whole.request_id, tasks)
             case "chunk":
                 chunk = message.chunk
+                size = self._admission.max_image_bytes  # how large it gets, only its end tells
                 known = chunk.request_id in self._open
-                if known or self._begin(chunk.request_id, chunk.media_type):
-                    self._append(chunk.request_id, chunk.data)
+                if known or await self._begin(chunk.request_id, chunk.media_type, size):
+                    await self._append(chunk.request_id, chunk.data)
                     if chunk.last:
                         await self._finish(chunk.request_id, tasks)
             case "header":
                 raise ScoringError(Reason.HEADER_REPEATED, "only the first message may be a header")
             case _:
-                self._answer_error("", Reason.INVALID_HEADER, "a message without a part")
+                raise ScoringError(Reason.INVALID_HEADER, "a message without a part")
 
-    def _begin(self, request_id: str, media_type: str) -> bool:
+    async def _begin(self, request_id: str, media_type: str, size: int) -> bool:
         """Makes a place for an image; False if there can be none under this name."""
+        if max(len(request_id), len(media_type)) > MAX_NAME_CHARACTERS:
+            raise ScoringError(
+                Reason.INVALID_HEADER, f"a name over {MAX_NAME_CHARACTERS} characters"
+            )
         if not request_id or request_id in self._open or request_id in self._in_flight:
             message = "every image in flight needs a request_id of its own"
-            self._answer_error(request_id, Reason.INVALID_HEADER, message)
+            await self._answer_error(request_id, ScoringError(Reason.INVALID_HEADER, message))
             return False
+        if len(self._open) >= self._max_images:
+            raise ScoringError(Reason.QUEUE_FULL, f"over {self._max_images} images in pieces")
+        size = min(size, self._admission.max_image_bytes)
+        if not self._open:  # a place in hand must not wait for another one
+            await self._admission.wait_for_room(size)
         place, buffer = ExitStack(), None
         try:
-            if len(self._open) >= self._max_images:
-                message = f"over {self._max_images} images in pieces at once"
-                raise ScoringError(Reason.QUEUE_FULL, message)
-            buffer = place.enter_context(self._admission.image())
+            buffer = place.enter_context(self._admission.image(reserve=size))
         except ScoringError as error:
-            self._answer_error(request_id, error.reason, error.message)
+            await self._answer_error(request_id, error)
+        self._places.add(place)
         self._open[request_id] = _OpenImage(media_type, place, buffer)
         return True
 
-    def _append(self, request_id: str, data: bytes) -> None:
+    async def _append(self, request_id: str, data: bytes) -> None:
         image = self._open[request_id]
         if image.buffer is None:
             return
         try:
             image.buffer.append(data)
         except ScoringError as error:
-            self._fail_open(request_id, error.reason, error.message)
+            await self._fail_open(request_id, error)
             # Its further pieces are expected, and dropped.
             self._open[request_id] = _OpenImage(image.media_type, ExitStack(), None)
 
@@ -118,31 +136,41 @@ class BulkStream:
         """Hands a complete image over; waits while as many as allowed are worked on."""
         image = self._open.pop(request_id)
         if image.buffer is None:
+            self._give_up(image.place)
             return
+        data = image.buffer.complete()
         self._in_flight.add(request_id)
         await self._running.acquire()
-        tasks.create_task(self._answer(request_id, image, image.buffer.data()))
+        tasks.create_task(self._answer(request_id, image, data))
 
     async def _answer(self, request_id: str, image: _OpenImage, data: bytes) -> None:
         try:
-            with image.place:
+            try:
                 scores = await self._score(data, image.media_type)
-            response = scoring_pb2.ScoreImagesResponse(request_id=request_id, scores=scores)
-            self._results.put_nowait(response)
+            finally:
+                # Before the answer is read: a client that reads nothing keeps no place.
+                self._give_up(image.place)
+            await self._put(scoring_pb2.ScoreImagesResponse(request_id=request_id, scores=scores))
         except ScoringError as error:
-            self._answer_error(request_id, error.reason, error.message)
+            await self._answer_error(request_id, error)
         finally:
             self._in_flight.discard(request_id)
             self._running.release()
 
-    def _fail_open(self, request_id: str, reason: Reason, message: str) -> None:
+    async def _fail_open(self, request_id: str, error: ScoringError) -> None:
         image = self._open.pop(request_id)
-        image.place.close()
+        self._give_up(image.place)
         if image.buffer is not None:
-            self._answer_error(request_id, reason, message)
+            await self._answer_error(request_id, error)
 
-    def _answer_error(self, request_id: str, reason: Reason, message: str) -> None:
-        status = error_status(ScoringError(reason, message))
-        self._results.put_nowait(
-            scoring_pb2.ScoreImagesResponse(request_id=request_id, error=status)
-        )
+    async def _answer_error(self, request_id: str, error: ScoringError) -> None:
+        status = error_status(error)
+        await self._put(scoring_pb2.ScoreImagesResponse(request_id=request_id, error=status))
+
+    async def _put(self, response: scoring_pb2.ScoreImagesResponse) -> None:
+        await self._unread.acquire()
+        self._answers.put_nowait(response)
+
+    def _give_up(self, place: ExitStack) -> None:
+        self._places.discard(place)
+        place.close()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from inference.encoder import Embeddings
+from inference.errors import Reason, ScoringError
 
 
 @dataclass(frozen=True)
@@ -61,20 +62,32 @@ class ConceptCache:
         self._max_sets = max_sets
         self._text_batch = text_batch
         self._sets: OrderedDict[str, asyncio.Task[ConceptEmbeddings]] = OrderedDict()
+        # Of all sets that are being encoded, one step at a time is in the device's queue.
+        self._step = asyncio.Lock()
 
     async def embed(self, concepts: tuple[Definition, ...]) -> ConceptEmbeddings:
-        """The embeddings of the concepts. Callers that ask for the same set share one encoding."""
+        """The embeddings of the concepts. Callers that ask for the same set share one encoding.
+
+        Raises ScoringError with QUEUE_FULL while as many sets as are kept are being encoded.
+        """
         digest = _digest(concepts)
         task = self._sets.get(digest)
         if task is None:
+            self._make_room()
             task = asyncio.create_task(self._encode(concepts))
             self._sets[digest] = task
             task.add_done_callback(lambda done: self._forget_failure(digest, done))
-            while len(self._sets) > self._max_sets:
-                self._sets.popitem(last=False)
         self._sets.move_to_end(digest)
         # One caller's cancellation must not take the encoding away from the others.
         return await asyncio.shield(task)
+
+    def _make_room(self) -> None:
+        if len(self._sets) < self._max_sets:
+            return
+        oldest = next((digest for digest, task in self._sets.items() if task.done()), None)
+        if oldest is None:
+            raise ScoringError(Reason.QUEUE_FULL, "too many new concept sets at once")
+        del self._sets[oldest]
 
     def _forget_failure(self, digest: str, task: asyncio.Task[ConceptEmbeddings]) -> None:
         if (task.cancelled() or task.exception()) and self._sets.get(digest) is task:
@@ -86,7 +99,8 @@ class ConceptCache:
         encoded: dict[str, Embeddings] = {}
         for start in range(0, len(distinct), self._text_batch):
             some = distinct[start : start + self._text_batch]
-            encoded.update(zip(some, await self._encode_texts(some), strict=True))
+            async with self._step:
+                encoded.update(zip(some, await self._encode_texts(some), strict=True))
         directions = [_direction(concept, encoded) for concept in concepts]
         biases = [c.bias if isinstance(c, Probe) else 0.0 for c in concepts]
         return ConceptEmbeddings(np.stack(directions), np.array(biases, np.float32))

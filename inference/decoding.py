@@ -10,7 +10,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Literal
 
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from inference.errors import Reason, ScoringError
 from inference.media_types import check_type
@@ -26,6 +26,16 @@ _FORMATS = {
 _RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
+}
+_PNG_BIT_DEPTH = 24  # the byte's place: signature, length and type of IHDR, width, height
+_TURNS = {  # by the value of the EXIF tag
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
 }
 _WIDEST_RESIZED_WHOLE = 4  # times the target's side
 
@@ -104,7 +114,21 @@ def _first_frame(data: bytes, media_type: str, max_pixels: int) -> Image.Image:
                 message = f"{image.width}×{image.height} is over {max_pixels} pixels"
                 raise ScoringError(Reason.TOO_MANY_PIXELS, message)
             image.load()
-            return _as_rgb(ImageOps.exif_transpose(image))
+            if media_type == "image/png" and data[_PNG_BIT_DEPTH] == 16:
+                # Pillow compares a transparent colour of 16 bits with samples that it cut to 8,
+                # so a file could name one that makes other colours vanish.
+                image.info.pop("transparency", None)
+            return _as_rgb(_upright(image))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF or XMP orientation asks; other metadata, broken or not, is not read."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # as many kinds as there are ways to break it; browsers show such files
+        orientation = 1
+    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

@@ -46,12 +46,15 @@ class OpenClipEncoder:
         self._device = _choose_device(device)
         self._dtype = _choose_dtype(precision, self._device)
         try:
-            model, self._tokenizer = _load(source)
+            self._load(name, source)
         except ModelError:
             raise
         except Exception as error:  # open_clip raises what the file and the network make it
             reason = " ".join(str(error).split())[:300]
             raise ModelError(f"model {name} can't be loaded: {reason}") from error
+
+    def _load(self, name: str, source: ModelSource) -> None:
+        model, self._tokenizer = _load(source)
         digest = _weights_digest(model)
         self._model = model.to(self._device).eval().requires_grad_(False)
         config = model.visual.preprocess_cfg
@@ -64,6 +67,8 @@ class OpenClipEncoder:
             embedding_width=self.encode_texts(["a picture"]).shape[1],
             preprocessing=_preprocessing(config),
         )
+        spec = self._description.preprocessing
+        self.encode_images([bytes(spec.height * spec.width * 3)])  # what can't run fails here
 
     @property
     def description(self) -> ModelDescription:

@@ -151,6 +151,8 @@ def _grpc_server(
     settings: Settings, service: ScoringService, health_service: health.aio.HealthServicer
 ) -> grpc.aio.Server:
     server = grpc.aio.server(
+        # For calls that bring no image: streams that idle, probes. Images are counted by Admission.
+        maximum_concurrent_rpcs=4 * settings.max_images + 1000,
         options=(
             ("grpc.max_receive_message_length", settings.max_message_bytes),
             ("grpc.so_reuseport", 0),  # two services on one port would be a mistake unnoticed
@@ -159,7 +161,7 @@ def _grpc_server(
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.keepalive_time_ms", 30_000),
             ("grpc.keepalive_timeout_ms", 10_000),
-        )
+        ),
     )
     scoring_pb2_grpc.add_ScoringServiceServicer_to_server(service, server)
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)

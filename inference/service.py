@@ -81,12 +81,12 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
     ) -> scoring_pb2.ScoreImageResponse:
         """See scoring.proto."""
         try:
-            header = await _header(request_iterator)
-            options = self._options(header.options, Priority.INTERACTIVE)
             with self._admission.image() as buffer:
+                header = await _header(request_iterator)
+                options = self._options(header.options, Priority.INTERACTIVE)
                 async for message in request_iterator:
                     buffer.append(_chunk(message))
-                data, media_type = buffer.data(), header.media_type
+                data, media_type = buffer.complete(), header.media_type
                 scores = await self._score(data, media_type, options, _deadline(context))
         except ScoringError as error:
             await _abort(context, error)

@@ -56,7 +56,9 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(
         40_000_000, ge=1, description="most pixels of an image, width times height"
     )
-    max_message_bytes: int = Field(4 * 1024 * 1024, ge=1024, description="largest gRPC message")
+    max_message_bytes: int = Field(
+        4 * 1024 * 1024, ge=2 * 1024 * 1024, description="largest gRPC message"
+    )
     max_concepts: int = Field(256, ge=1, description="most concepts in one call")
     max_prompts: int = Field(1024, ge=1, description="most prompts in one call")
     max_prompt_characters: int = Field(500, ge=1, description="longest prompt")
@@ -82,8 +84,11 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_together(self) -> Settings:
-        if not re.fullmatch(r"unix:.+|\[[0-9A-Fa-f:.]+\]:\d{1,5}|[^:\[\]]+:\d{1,5}", self.listen):
+        match = re.fullmatch(r"unix:.+|(?:\[[0-9A-Fa-f:.]+\]|[^:\[\]]+):(\d{1,5})", self.listen)
+        if match is None or int(match[1] or 0) > 65535:
             raise ValueError(f"listen: {self.listen!r} is neither ADDRESS:PORT nor unix:PATH")
+        if self.max_bytes_in_flight < self.max_image_bytes:
+            raise ValueError("max_bytes_in_flight must have room for max_image_bytes")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key go together")
         if self.tls_client_ca is not None and self.tls_certificate is None:

@@ -1,5 +1,7 @@
 """The streaming client, against a service that ends calls early."""
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import grpc
@@ -32,3 +34,47 @@ async def test_large_chunks_are_sent_in_messages_that_every_server_takes() -> No
         with pytest.raises(ScoringError) as caught:
             await client.score_image(chunks(), concepts=ConceptSet([]), timeout=30)
         assert caught.value.reason == "QUEUE_FULL"
+
+
+async def test_a_slow_network_is_no_outage() -> None:
+    """Connecting may take longer than the pause before the next attempt."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"x"
+
+    async with (
+        scripted(full) as (target, _),
+        delaying_proxy(target, 0.3) as slow,
+        ScoringClient(slow) as client,
+    ):
+        with pytest.raises(ScoringError) as caught:
+            await client.score_image(chunks(), concepts=ConceptSet([]), timeout=30)
+    assert caught.value.reason == "QUEUE_FULL"
+
+
+@contextlib.asynccontextmanager
+async def delaying_proxy(target: str, seconds: float) -> AsyncIterator[str]:
+    """A TCP proxy that brings everything later, one way and the other."""
+    host, port = target.split(":")
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            await asyncio.sleep(seconds)
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection(host, int(port))
+        tasks.add(asyncio.create_task(copy(reader, there_writer)))
+        tasks.add(asyncio.create_task(copy(there_reader, writer)))
+
+    server = await asyncio.start_server(connect, "127.0.0.1", 0)
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -54,6 +54,7 @@ def test_everything_the_grammar_has() -> None:
         ("at_least = 1", "at_least = true", 12, "whole number"),
         ("red = 0.5,", "red = 1.5,", 13, "outside [-1, 1]"),
         ("red = 0.5,", "red = nan,", 13, "outside [-1, 1]"),
+        ("red = 0.5,", f"red = 1{'0' * 400},", 13, "far too large"),
         ("red = 0.5,", 'red = "high",', 13, "must be a number"),
         ("red = 0.5,", "rde = 0.5,", 13, "unknown concept 'rde'"),
         ("critical = { red = 1 }", "critical = { red = 0.4 }", 14, "under its threshold"),
@@ -65,7 +66,7 @@ def test_everything_the_grammar_has() -> None:
         ('action = "reject"', 'action = "delete"', 20, "reject or flag"),
         ('"red"]', '""]', 4, "not empty"),
         ("weights = [1, 0.5]", "weights = [1]", 5, "2 prompts, 1 weights"),
-        ("weights = [1, 0.5]", "weights = [1, 0]", 5, "over 0"),
+        ("weights = [1, 0.5]", "weights = [1, 0]", 5, "from 0.001 to 1000"),
         ('[[rules]]\nname = "r"\nall = ["one"]\naction = "reject"\n', "", None, "no [[rules]]"),
         ("[groups.one]", "[groups.one", None, "line 11"),
     ],
@@ -78,6 +79,12 @@ def test_what_is_wrong_and_where(old: str, new: str, line: int | None, reason: s
     assert "\n" not in message
     assert reason in message
     assert message.startswith("p.toml, line " + str(line) if line else "p.toml: ")
+
+
+def test_a_line_of_a_text_that_only_looks_like_a_key_confuses_nobody() -> None:
+    text = GOOD.replace('["something red", "red"]', "['''\n\"\\q\" = 1\n''']")
+    with pytest.raises(PolicyError, match=r"line 22: action must be reject or flag"):
+        parse_policy(text.replace('action = "reject"', 'action = "x"'))
 
 
 def test_a_file_that_is_not_there() -> None:

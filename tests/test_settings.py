@@ -21,6 +21,8 @@ WRONG = [
     ("gateway", ["--inference-ca", "/nowhere.pem"], "/nowhere.pem"),
     ("inference", ["--max-batch", "0"], "max_batch"),
     ("inference", ["--listen", "nowhere"], "listen"),
+    ("inference", ["--listen", "127.0.0.1:99999"], "listen"),
+    ("inference", ["--max-image-bytes", "9999999999"], "max_bytes_in_flight"),
     ("inference", ["--tls-key", "k.pem"], "go together"),
     ("inference", ["--model", "nothing"], "neither ARCH/TAG"),
     ("inference", ["--model", "ViT-B-32@/nowhere.pt"], "there is no file /nowhere.pt"),

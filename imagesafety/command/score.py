@@ -47,6 +47,9 @@ def add_to(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Scores the files one after the other."""
+    if (options.certificate or options.key) and not (options.ca and options.certificate):
+        print("imagesafety: --certificate and --key need each other and --ca", file=sys.stderr)
+        return 2
     try:
         policy = load_policy(find_policy(options.policy))
         tls = TlsFiles(options.ca, options.certificate, options.key) if options.ca else None
@@ -103,8 +106,8 @@ def report(file: Path, policy: Policy, scores: ImageScores) -> str:
             lines.append(
                 f"    {name:<{width}}  {value:+.3f}{change}{_over(policy, name, corrected)}"
             )
-    if scores.model.name != policy.model:
-        lines.append(f"  no verdict: the policy is for model {policy.model}")
+    if reason := policy.mismatch(model.name, model.weights_digest):
+        lines.append(f"  no verdict: {reason}")
     else:
         verdict = judge_image(policy, [view.similarities for view in scores.views])
         lines.append(f"  {_verdict(verdict)}")

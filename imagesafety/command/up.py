@@ -66,17 +66,18 @@ class _Service:
 
     async def run(self) -> int:
         """Keeps the service running; returns its exit code when it was stopped, or can't run."""
-        pause, code = FIRST_PAUSE, 0
+        pause, code, was_steady = FIRST_PAUSE, 0, False
         while not self._stopping:
             started = time.monotonic()
             self._process = await asyncio.create_subprocess_exec(
                 *self._command, preexec_fn=_end_with_parent, start_new_session=True
             )
             code = await self._process.wait()
-            if self._stopping or code == WRONG_SETTING:
-                return code
             if time.monotonic() - started > STEADY_SECONDS:
-                pause = FIRST_PAUSE
+                pause, was_steady = FIRST_PAUSE, True
+            # Settings that worked once still do: then it is the port or the disk, for a while.
+            if self._stopping or (code == WRONG_SETTING and not was_steady):
+                return code
             print(f"imagesafety: {self.name} ended ({code}), starting it again", file=sys.stderr)
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)

@@ -10,8 +10,10 @@ of the call. It knows no thresholds and decides nothing; that is the caller's pa
 It is stateless and knows one model. Concepts come with each call and their embeddings are
 cached by the service, so a call with the same concepts as an earlier one pays nothing for them.
 
-Errors are standard gRPC status codes. Each carries a google.rpc.ErrorInfo in its details, with
-domain "imagesafety" and one of these reasons:
+Errors are standard gRPC status codes. Those that the service itself gives carry a
+google.rpc.ErrorInfo in their details, with domain "imagesafety" and one of the reasons below.
+Those that gRPC gives carry none: a deadline that passed, a message over the limit
+(RESOURCE_EXHAUSTED), a replica that shuts down or can't be reached (UNAVAILABLE).
 
   INVALID_ARGUMENT     HEADER_MISSING     the first message was not a header
                        HEADER_REPEATED    a second header came on the same stream
@@ -28,7 +30,8 @@ domain "imagesafety" and one of these reasons:
                        QUEUE_FULL         the service has as much work as it takes; try another
                                           replica, or later
   DEADLINE_EXCEEDED    DEADLINE_EXCEEDED  the call's deadline passed, or can't be met
-  UNAVAILABLE          DRAINING           the replica is shutting down; try another one
+  UNAVAILABLE          DRAINING           the replica is shutting down; try another one (only
+                                          for images that a ScoreImages stream still brings)
   INTERNAL             ENCODER_FAILED     the model failed on this image
 
 Of these, only QUEUE_FULL and DRAINING (and UNAVAILABLE in general) are worth a retry.
@@ -179,7 +182,9 @@ class ScoreImagesRequest(_message.Message):
 
     @_builtins.property
     def chunk(self) -> Global___ImageChunk:
-        """A piece of a larger image. Pieces of several images may be interleaved."""
+        """A piece of a larger image. Pieces of several images may be interleaved; an image that begins
+        while others are in pieces is refused (QUEUE_FULL) when the service has no room for it.
+        """
 
     def __init__(
         self,

@@ -75,7 +75,10 @@ class ScoringServiceServicer:
         and half-closes; the service ends the stream when it has answered every one. Results come in
         the order in which they finish, each with the request_id of its image. What goes wrong with an
         image is the error of that image's response and never ends the stream. The service reads on as
-        fast as it works, so a client may write without counting.
+        fast as it works and has room, so a client may write without counting, as long as it reads the
+        responses meanwhile. Only messages that are not as agreed end the stream with an error: a second
+        header, a message without a part, a name over 256 characters, over 32 images in pieces at once
+        (unless the service is set otherwise).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

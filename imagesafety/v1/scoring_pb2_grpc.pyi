@@ -10,8 +10,10 @@ of the call. It knows no thresholds and decides nothing; that is the caller's pa
 It is stateless and knows one model. Concepts come with each call and their embeddings are
 cached by the service, so a call with the same concepts as an earlier one pays nothing for them.
 
-Errors are standard gRPC status codes. Each carries a google.rpc.ErrorInfo in its details, with
-domain "imagesafety" and one of these reasons:
+Errors are standard gRPC status codes. Those that the service itself gives carry a
+google.rpc.ErrorInfo in their details, with domain "imagesafety" and one of the reasons below.
+Those that gRPC gives carry none: a deadline that passed, a message over the limit
+(RESOURCE_EXHAUSTED), a replica that shuts down or can't be reached (UNAVAILABLE).
 
   INVALID_ARGUMENT     HEADER_MISSING     the first message was not a header
                        HEADER_REPEATED    a second header came on the same stream
@@ -28,7 +30,8 @@ domain "imagesafety" and one of these reasons:
                        QUEUE_FULL         the service has as much work as it takes; try another
                                           replica, or later
   DEADLINE_EXCEEDED    DEADLINE_EXCEEDED  the call's deadline passed, or can't be met
-  UNAVAILABLE          DRAINING           the replica is shutting down; try another one
+  UNAVAILABLE          DRAINING           the replica is shutting down; try another one (only
+                                          for images that a ScoreImages stream still brings)
   INTERNAL             ENCODER_FAILED     the model failed on this image
 
 Of these, only QUEUE_FULL and DRAINING (and UNAVAILABLE in general) are worth a retry.
@@ -79,7 +82,10 @@ class ScoringServiceStub:
     and half-closes; the service ends the stream when it has answered every one. Results come in
     the order in which they finish, each with the request_id of its image. What goes wrong with an
     image is the error of that image's response and never ends the stream. The service reads on as
-    fast as it works, so a client may write without counting.
+    fast as it works and has room, so a client may write without counting, as long as it reads the
+    responses meanwhile. Only messages that are not as agreed end the stream with an error: a second
+    header, a message without a part, a name over 256 characters, over 32 images in pieces at once
+    (unless the service is set otherwise).
     """
     DescribeModel: _grpc.UnaryUnaryMultiCallable[_scoring_pb2.DescribeModelRequest, _scoring_pb2.DescribeModelResponse]
     """Tells which model answers, and the limits of this service."""
@@ -104,7 +110,10 @@ class ScoringServiceAsyncStub(ScoringServiceStub):
     and half-closes; the service ends the stream when it has answered every one. Results come in
     the order in which they finish, each with the request_id of its image. What goes wrong with an
     image is the error of that image's response and never ends the stream. The service reads on as
-    fast as it works, so a client may write without counting.
+    fast as it works and has room, so a client may write without counting, as long as it reads the
+    responses meanwhile. Only messages that are not as agreed end the stream with an error: a second
+    header, a message without a part, a name over 256 characters, over 32 images in pieces at once
+    (unless the service is set otherwise).
     """
     DescribeModel: _aio.UnaryUnaryMultiCallable[_scoring_pb2.DescribeModelRequest, _scoring_pb2.DescribeModelResponse]  # type: ignore[assignment]
     """Tells which model answers, and the limits of this service."""
@@ -138,7 +147,10 @@ class ScoringServiceServicer(metaclass=_abc_1.ABCMeta):
         and half-closes; the service ends the stream when it has answered every one. Results come in
         the order in which they finish, each with the request_id of its image. What goes wrong with an
         image is the error of that image's response and never ends the stream. The service reads on as
-        fast as it works, so a client may write without counting.
+        fast as it works and has room, so a client may write without counting, as long as it reads the
+        responses meanwhile. Only messages that are not as agreed end the stream with an error: a second
+        header, a message without a part, a name over 256 characters, over 32 images in pieces at once
+        (unless the service is set otherwise).
         """
 
     @_abc_1.abstractmethod

@@ -44,7 +44,7 @@ class ScriptedInference(scoring_pb2_grpc.ScoringServiceServicer):
     async def DescribeModel(  # noqa: N802
         self, request: scoring_pb2.DescribeModelRequest, context: object
     ) -> scoring_pb2.DescribeModelResponse:
-        limits = scoring_pb2.Limits(max_concepts=100)
+        limits = scoring_pb2.Limits(max_concepts=100, max_prompts=100, max_prompt_characters=100)
         return scoring_pb2.DescribeModelResponse(model=self.model, limits=limits)
 
 

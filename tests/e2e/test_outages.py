@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 
@@ -159,6 +160,54 @@ async def test_another_model_than_the_policys_judges_nothing(start: Start) -> No
         assert json.loads(body)["components"]["policy"] == (
             "the policy is for model demo, inference has other"
         )
+
+
+async def test_a_policy_that_inference_would_refuse_is_not_ready(
+    start: Start, tmp_path: Path
+) -> None:
+    policy = (Path(__file__).parents[2] / "policies" / "demo.toml").read_text()
+    (tmp_path / "p.toml").write_text(policy.replace("a triangle", "a triangle " * 20))
+    async with scripted(accept) as (target, _):
+        here = await start(target, "--policy", str(tmp_path / "p.toml"))
+        status, body = await asyncio.to_thread(fetch, f"http://{here.address}/readyz")
+        assert status == 503
+        assert "characters in a prompt, inference takes 100" in body
+
+
+async def raw(address: str, *parts: bytes, pause: float = 0) -> tuple[bytes, float]:
+    """Writes bytes with pauses between; what comes back, and when, from the first byte on."""
+    host, port = address.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    started = time.monotonic()
+    for part in parts:
+        writer.write(part)
+        await asyncio.sleep(pause)
+    answer = await asyncio.wait_for(reader.readuntil(b"}"), 20)
+    writer.close()
+    return answer, time.monotonic() - started
+
+
+REQUEST = b"POST /api/v1/scan/IPADDR HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+
+
+async def test_the_budget_begins_with_the_first_byte_of_the_headers(start: Start) -> None:
+    async with scripted(never) as (target, _):
+        here = await start(target, "--time-budget", "2")
+        end = b"Content-Length: 3\r\n\r\nabc"
+        answer, seconds = await raw(here.address, REQUEST, b"X: y\r\n", end, pause=0.5)
+        assert b'"deadline"' in answer
+        assert seconds < 2
+
+
+async def test_what_is_no_http_is_answered_and_headers_are_bounded(start: Start) -> None:
+    async with scripted(accept) as (target, _):
+        here = await start(target)
+        chunked = REQUEST + b"Transfer-Encoding: chunked\r\n\r\nthis is no chunk\r\n"
+        for request in (b"nonsense\r\n\r\n", REQUEST + b"X: " + bytes(100_000), chunked):
+            answer, _ = await raw(here.address, request)
+            assert answer.startswith(b"HTTP/1.1 400 ")
+            assert b'"malformed_request"' in answer
+        assert (await post(here.address, GOOD)).status == 200
 
 
 async def test_secrets_open_from_anywhere_and_only_they_do(start: Start) -> None:

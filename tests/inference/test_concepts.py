@@ -8,6 +8,7 @@ import pytest
 
 from inference.concepts import ConceptCache, Probe, PromptSet
 from inference.encoder import Embeddings
+from inference.errors import Reason, ScoringError
 
 VECTORS = {"x": (1.0, 0.0, 0.0), "y": (0.0, 1.0, 0.0), "z": (0.0, 0.0, 1.0)}
 
@@ -76,6 +77,22 @@ async def test_callers_share_one_encoding_and_a_cancelled_one_harms_nobody() -> 
     done = await asyncio.wait_for(asyncio.gather(*callers[1:]), 5)
     assert len(done) == 2
     assert texts.passes == [["x"]]
+
+
+async def test_of_many_new_sets_one_forward_pass_at_a_time_is_in_the_devices_queue() -> None:
+    texts = Texts()
+    texts.free.clear()
+    concepts = cache(texts, max_sets=3)
+    callers = [asyncio.create_task(concepts.embed((words(name),))) for name in ("x", "y", "z")]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert texts.passes == [["x"]]
+    with pytest.raises(ScoringError) as caught:
+        await concepts.embed((words("x", "y"),))
+    assert caught.value.reason is Reason.QUEUE_FULL
+    texts.free.set()
+    await asyncio.gather(*callers)
+    await concepts.embed((words("x", "y"),))
 
 
 async def test_a_failure_is_not_remembered() -> None:

@@ -139,6 +139,7 @@ def test_scores_do_not_depend_on_the_batch(pictures: list[Image.Image]) -> None:
         ("ViT-B-32@{folder}/garbage.pt", "can't be loaded"),
         ("{folder}/broken.json@{folder}/garbage.pt", "can't be loaded"),
         ("{folder}/tiny.json@{folder}/other.pt", "can't be loaded"),
+        ("{folder}/grey.json@{folder}/right.pt", "can't be loaded"),
     ],
 )
 def test_a_model_that_cannot_be_used_is_refused_in_one_line(
@@ -148,6 +149,9 @@ def test_a_model_that_cannot_be_used_is_refused_in_one_line(
     (tmp_path / "broken.json").write_text("{")
     (tmp_path / "tiny.json").write_text(json.dumps(TINY))
     torch.save({"positional_embedding": torch.zeros(3)}, tmp_path / "other.pt")
+    grey = {"model_cfg": TINY, "preprocess_cfg": {"mean": [0.5], "std": [0.5]}}
+    (tmp_path / "grey.json").write_text(json.dumps(grey))
+    torch.save(open_clip.CLIP(**TINY).state_dict(), tmp_path / "right.pt")
     with pytest.raises(ModelError) as caught:
         load(setting.format(folder=tmp_path))
     assert reason in str(caught.value)

@@ -1,0 +1,72 @@
+"""uvicorn's HTTP protocol, with what it leaves open closed.
+
+The time of a request's first byte (the time budget starts there, not at the end of its headers), a
+bound on the size and the time of headers, and JSON for what is no HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MAX_HEADER_BYTES = 64 * 1024
+HEADER_SECONDS = 8.0
+FIRST_BYTE = "imagesafety.first_byte"
+"""Key of the scope's state: time.monotonic() at the request's first byte."""
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    _header_bytes = 0
+    _reads_headers = False
+    _late: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client."""
+        super().data_received(data)
+        if self._reads_headers:
+            self._header_bytes += len(data)
+            if self._header_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
+                self.send_400_response("the headers are too large")
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        super().on_message_begin()
+        self.scope["state"][FIRST_BYTE] = time.monotonic()
+        self._reads_headers, self._header_bytes = True, 0
+        self._late = self.loop.call_later(HEADER_SECONDS, self._give_up)
+
+    def on_headers_complete(self) -> None:
+        """The last byte of the headers."""
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The end of the connection."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answers what is no request, and closes the connection."""
+        self._stop_waiting()
+        body = json.dumps({"error": "malformed_request", "message": msg}).encode()
+        head = (
+            "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+    def _give_up(self) -> None:
+        if not self.transport.is_closing():
+            self.send_400_response("the headers took too long")
+
+    def _stop_waiting(self) -> None:
+        self._reads_headers = False
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
