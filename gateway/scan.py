@@ -143,9 +143,17 @@ class Scanner:
             await asyncio.wait({scoring, watching}, return_when=asyncio.FIRST_COMPLETED)
             if not scoring.done():
                 raise ClientGoneError
+            if scoring.cancelled():  # not by us: gRPC gave the call up
+                return self._decider.without_scores(Cause.UNAVAILABLE, "the call was cancelled")
             return self._decider.on_scores(scoring.result())
         except ScoringError as error:
             return self._decider.on_failure(error)
+        except (ClientGoneError, UploadTooLargeError):
+            raise
+        except Exception:
+            # A mistake of ours must not decide more than the configuration allows it to.
+            log.exception("scoring failed")
+            return self._decider.without_scores(Cause.ERROR, "an internal error")
         finally:
             for task in (scoring, watching):
                 task.cancel()

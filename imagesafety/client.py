@@ -152,7 +152,7 @@ class ScoringClient:
         answering = asyncio.ensure_future(call)
         try:
             await asyncio.wait({sending, answering}, return_when=asyncio.FIRST_COMPLETED)
-            if not answering.done():
+            if not answering.done() and not sending.cancelled():
                 sending.result()  # raises what `chunks` raised
             return image_scores((await answering).scores)
         except grpc.aio.AioRpcError as error:

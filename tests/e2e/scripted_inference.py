@@ -25,6 +25,7 @@ class ScriptedInference(scoring_pb2_grpc.ScoringServiceServicer):
     def __init__(self, behaviour: Behaviour, model: scoring_pb2.ModelIdentity = MODEL) -> None:
         self.behaviour = behaviour
         self.model = model
+        self.began = asyncio.Event()
         self.cancelled = asyncio.Event()
 
     async def ScoreImage(  # noqa: N802
@@ -32,6 +33,7 @@ class ScriptedInference(scoring_pb2_grpc.ScoringServiceServicer):
         request_iterator: AsyncIterator[scoring_pb2.ScoreImageRequest],
         context: Context,
     ) -> scoring_pb2.ScoreImageResponse:
+        self.began.set()
         try:
             return await self.behaviour(request_iterator, context)
         except asyncio.CancelledError:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import grpc
 import pytest
 
 from imagesafety.v1 import scoring_pb2
@@ -86,10 +87,10 @@ async def test_inference_is_slow_and_the_answer_is_out_within_the_budget(
     behaviour: Behaviour, start: Start
 ) -> None:
     async with scripted(behaviour) as (target, service):
-        here = await start(target, "--time-budget", "1.5")
+        here = await start(target, "--time-budget", "3")
         started = time.monotonic()
         answer = await post(here.address, GOOD + bytes(8 * MIB))
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < 3
         assert (answer.status, answer.body["cause"]) == (200, "deadline")
         await asyncio.wait_for(service.cancelled.wait(), 10)
 
@@ -103,6 +104,27 @@ async def test_inference_is_full_and_says_so_before_the_upload_is_in(start: Star
             assert (answer.status, answer.body["cause"]) == (200, "overload")
             answer = await post(strict.address, GOOD + bytes(size))
             assert (answer.status, answer.body["cause"]) == (503, "overload")
+
+
+@pytest.mark.parametrize("code", ["CANCELLED", "UNKNOWN", "INTERNAL", "ABORTED", "UNIMPLEMENTED"])
+async def test_whatever_inference_ends_a_call_with_is_an_answer(code: str, start: Start) -> None:
+    async def ended(messages: Messages, context: Context) -> scoring_pb2.ScoreImageResponse:
+        await read_all(messages)
+        await context.abort(grpc.StatusCode[code], "no")
+
+    async with scripted(ended) as (target, _):
+        answer = await post((await start(target)).address, GOOD)
+        assert (answer.status, answer.body["cause"]) == (200, "error")
+
+
+async def test_scores_that_cannot_be_judged_are_an_error(start: Start) -> None:
+    async def odd(messages: Messages, context: Context) -> scoring_pb2.ScoreImageResponse:
+        await read_all(messages)
+        return scores(0.1)
+
+    async with scripted(odd) as (target, _):
+        answer = await post((await start(target)).address, GOOD)
+        assert (answer.status, answer.body["cause"]) == (200, "error")
 
 
 async def test_an_uploader_that_stalls_is_answered_within_the_budget(start: Start) -> None:
@@ -127,7 +149,7 @@ async def test_a_client_that_hangs_up_cancels_its_call(body_is_whole: bool, star
                 await asyncio.Event().wait()
 
         posting = asyncio.create_task(post(here.address, body()))
-        await asyncio.sleep(0.5)
+        await asyncio.wait_for(service.began.wait(), 10)
         posting.cancel()
         await asyncio.wait_for(service.cancelled.wait(), 10)
         service.behaviour = accept
@@ -192,11 +214,11 @@ REQUEST = b"POST /api/v1/scan/IPADDR HTTP/1.1\r\nHost: x\r\nContent-Type: image/
 
 async def test_the_budget_begins_with_the_first_byte_of_the_headers(start: Start) -> None:
     async with scripted(never) as (target, _):
-        here = await start(target, "--time-budget", "2")
+        here = await start(target, "--time-budget", "3")
         end = b"Content-Length: 3\r\n\r\nabc"
         answer, seconds = await raw(here.address, REQUEST, b"X: y\r\n", end, pause=0.5)
         assert b'"deadline"' in answer
-        assert seconds < 2
+        assert seconds < 3
 
 
 async def test_what_is_no_http_is_answered_and_headers_are_bounded(start: Start) -> None:
