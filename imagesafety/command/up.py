@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagesafety.policy_file import PolicyError, find_policy, load_policy
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 WRONG_SETTING = 2  # the exit code of a service that can't start as it is set
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0  # seconds between a death and the next start
-STEADY_SECONDS = 30.0  # a service that ran for so long is started again without a pause
+STEADY_SECONDS = 30.0  # a service that ran for so long could run as it is set
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -55,6 +56,25 @@ def run(options: argparse.Namespace) -> int:
     return asyncio.run(_supervise(gateway, inference))
 
 
+@dataclass(frozen=True)
+class Restarts:
+    """When to start a service again that has ended by itself."""
+
+    pause: float = 0.0  # seconds
+    was_steady: bool = False
+
+    def after(self, code: int, seconds: float) -> Restarts | None:
+        """What holds after it ran for `seconds` and ended with `code`; None: not again.
+
+        Settings that worked once still do: then code 2 is about a port or a disk, for a while.
+        """
+        was_steady = self.was_steady or seconds > STEADY_SECONDS
+        if code == WRONG_SETTING and not was_steady:
+            return None
+        longer = 0.0 if seconds > STEADY_SECONDS else 2 * self.pause
+        return Restarts(min(max(FIRST_PAUSE, longer), LONGEST_PAUSE), was_steady)
+
+
 class _Service:
     """A service as a child process, started again when it dies."""
 
@@ -66,21 +86,19 @@ class _Service:
 
     async def run(self) -> int:
         """Keeps the service running; returns its exit code when it was stopped, or can't run."""
-        pause, code, was_steady = FIRST_PAUSE, 0, False
+        restarts, code = Restarts(), 0
         while not self._stopping:
             started = time.monotonic()
             self._process = await asyncio.create_subprocess_exec(
                 *self._command, preexec_fn=_end_with_parent, start_new_session=True
             )
             code = await self._process.wait()
-            if time.monotonic() - started > STEADY_SECONDS:
-                pause, was_steady = FIRST_PAUSE, True
-            # Settings that worked once still do: then it is the port or the disk, for a while.
-            if self._stopping or (code == WRONG_SETTING and not was_steady):
+            again = restarts.after(code, time.monotonic() - started)
+            if self._stopping or again is None:
                 return code
+            restarts = again
             print(f"imagesafety: {self.name} ended ({code}), starting it again", file=sys.stderr)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+            await asyncio.sleep(restarts.pause)
         return code
 
     async def stop(self) -> None:
