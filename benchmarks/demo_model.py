@@ -8,6 +8,7 @@ with CHECK=1 in the environment a missed goal makes the exit code 1.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import io
 import json
 import os
@@ -20,10 +21,11 @@ import numpy.typing as npt
 
 from imagesafety.policy import Policy, judge_image
 from imagesafety.policy_file import find_policy, load_policy
+from inference.concepts import ConceptCache, ConceptEmbeddings, PromptSet
 from inference.decoding import decode
 from inference.demo.captions import Caption, caption_pool
-from inference.demo.drawing import Scene, random_scene, render
-from inference.encoder import Embeddings, Encoder
+from inference.demo.drawing import Scene, canvas_size, random_aspect, random_scene, render
+from inference.encoder import Embeddings, Encoder, EncoderThread
 from inference.model_source import parse_model
 from inference.open_clip_encoder import OpenClipEncoder
 
@@ -32,7 +34,6 @@ GOAL_FALSE_REJECTS = 0.01
 GOAL_FALSE_ACCEPTS = 0.03
 KINDS = ("shape", "colour", "pair")
 BATCH = 64
-MAX_ASPECT = 1.5
 
 Booleans = npt.NDArray[np.bool_]
 
@@ -82,10 +83,9 @@ def _draw_and_encode(encoder: Encoder, pictures: int, seed: int) -> tuple[list[S
     scenes: list[Scene] = []
     views: list[bytes] = []
     for _ in range(pictures):
-        aspect = float(np.exp(rng.uniform(-np.log(MAX_ASPECT), np.log(MAX_ASPECT))))
+        aspect = random_aspect(rng)
         scene = random_scene(rng, aspect=aspect)
-        side = int(rng.integers(128, 400))
-        picture = render(scene, round(side * max(1, aspect)), round(side * max(1, 1 / aspect)))
+        picture = render(scene, *canvas_size(int(rng.integers(128, 400)), aspect))
         data = io.BytesIO()
         picture.save(data, "JPEG", quality=int(rng.integers(80, 96)))
         media = decode(data.getvalue(), "image/jpeg", preprocessing, picture.width * picture.height)
@@ -114,12 +114,21 @@ def area_under_curve(scores: Embeddings, truth: Booleans) -> float:
 
 
 def _rejections(encoder: Encoder, policy: Policy, embeddings: Embeddings) -> Booleans:
-    directions = []
-    for concept in policy.concepts:
-        mean = encoder.encode_texts([prompt.text for prompt in concept.prompts]).mean(0)
-        directions.append(mean / np.linalg.norm(mean))
-    similarities = embeddings @ np.stack(directions).T
-    return np.array([judge_image(policy, [row.tolist()]).rejects for row in similarities])
+    concepts = asyncio.run(_embed_concepts(encoder, policy))
+    rows = (concepts.similarities(embedding).tolist() for embedding in embeddings)
+    return np.array([judge_image(policy, [row]).rejects for row in rows])
+
+
+async def _embed_concepts(encoder: Encoder, policy: Policy) -> ConceptEmbeddings:
+    """The policy's concepts, embedded by the service's own code."""
+    thread = EncoderThread(encoder)
+    cache = ConceptCache(thread.encode_texts, max_sets=1, text_batch=8)
+    prompts = [concept.prompts for concept in policy.concepts]
+    sets = (PromptSet(tuple(p.text for p in ps), tuple(p.weight for p in ps)) for ps in prompts)
+    try:
+        return await cache.embed(tuple(sets))
+    finally:
+        thread.close()
 
 
 def _is_rejectable(scene: Scene) -> bool:

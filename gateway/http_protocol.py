@@ -13,7 +13,6 @@ import time
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEADER_BYTES = 64 * 1024
-HEADER_SECONDS = 8.0
 FIRST_BYTE = "imagesafety.first_byte"
 """Key of the scope's state: time.monotonic() at the request's first byte."""
 
@@ -21,6 +20,7 @@ FIRST_BYTE = "imagesafety.first_byte"
 class BoundedHttpProtocol(HttpToolsProtocol):
     """One connection."""
 
+    header_seconds = 8.0
     _header_bytes = 0
     _reads_headers = False
     _late: asyncio.TimerHandle | None = None
@@ -38,7 +38,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self.scope["state"][FIRST_BYTE] = time.monotonic()
         self._reads_headers, self._header_bytes = True, 0
-        self._late = self.loop.call_later(HEADER_SECONDS, self._give_up)
+        self._late = self.loop.call_later(self.header_seconds, self._give_up)
 
     def on_headers_complete(self) -> None:
         """The last byte of the headers."""
@@ -60,6 +60,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         )
         self.transport.write(head.encode() + body)
         self.transport.close()
+
+    @classmethod
+    def with_limit(cls, header_seconds: float) -> type[BoundedHttpProtocol]:
+        """The protocol with another limit on how long headers may take."""
+        return type(cls.__name__, (cls,), {"header_seconds": header_seconds})
 
     def _give_up(self) -> None:
         if not self.transport.is_closing():

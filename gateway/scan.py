@@ -115,8 +115,7 @@ class Scanner:
     async def _decide(self, upload: Upload, media_type: str, started: float) -> Decision:
         """The decision, inside the time budget. Raises RefusedError and ClientGoneError."""
         budget = self._settings.time_budget
-        # What is left for applying the policy and writing the answer.
-        margin = min(0.25, budget / 10)
+        margin = self._settings.answer_margin
         try:
             async with asyncio.timeout_at(_loop_time(started + budget - margin / 2)):
                 if not await upload.first_chunk():
@@ -143,8 +142,6 @@ class Scanner:
             await asyncio.wait({scoring, watching}, return_when=asyncio.FIRST_COMPLETED)
             if not scoring.done():
                 raise ClientGoneError
-            if scoring.cancelled():  # not by us: gRPC gave the call up
-                return self._decider.without_scores(Cause.UNAVAILABLE, "the call was cancelled")
             return self._decider.on_scores(scoring.result())
         except ScoringError as error:
             return self._decider.on_failure(error)

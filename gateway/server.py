@@ -99,7 +99,7 @@ def _server(app: Starlette, settings: Settings) -> _Server:
     return _Server(
         uvicorn.Config(
             app,
-            http=BoundedHttpProtocol,
+            http=BoundedHttpProtocol.with_limit(settings.time_budget - settings.answer_margin),
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             log_config=None,
             log_level="warning",

@@ -92,6 +92,11 @@ class Settings(BaseSettings):
             raise ValueError("inference_certificate needs inference_ca")
         return self
 
+    @property
+    def answer_margin(self) -> float:
+        """Seconds of the time budget that are kept for writing the answer."""
+        return min(0.25, self.time_budget / 10)
+
     @cached_property
     def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
         """The networks of `allowed_networks`."""

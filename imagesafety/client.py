@@ -154,7 +154,11 @@ class ScoringClient:
             await asyncio.wait({sending, answering}, return_when=asyncio.FIRST_COMPLETED)
             if not answering.done() and not sending.cancelled():
                 sending.result()  # raises what `chunks` raised
-            return image_scores((await answering).scores)
+            await asyncio.wait({answering})
+            if answering.cancelled():  # not by the caller, whose cancellation would end the wait
+                code = grpc.StatusCode.UNAVAILABLE
+                raise ScoringError(code, "", "the connection was closed during the call")
+            return image_scores(answering.result().scores)
         except grpc.aio.AioRpcError as error:
             raise _scoring_error(status.of(error)) from error
         finally:

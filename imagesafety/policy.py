@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 CRITICAL_COUNT = 3  # what a concept over its critical threshold counts, horde-safety's figure
 
@@ -99,6 +100,16 @@ class Policy:
     rules: tuple[Rule, ...]
     digest: str
 
+    @cached_property
+    def twin_thresholds(self) -> dict[str, list[tuple[str, float]]]:
+        """For each concept its twins, with the threshold at which a twin protects it."""
+        result: dict[str, list[tuple[str, float]]] = {}
+        for group in self.groups.values():
+            for one, other in group.twins:
+                result.setdefault(one, []).append((other, group.thresholds[other]))
+                result.setdefault(other, []).append((one, group.thresholds[one]))
+        return result
+
     def mismatch(self, model: str, weights_digest: str) -> str | None:
         """Why the similarities of this model must not be judged by the policy, if so."""
         if model != self.model:
@@ -145,7 +156,7 @@ def adjusted(policy: Policy, similarities: Mapping[str, float]) -> dict[str, flo
     That is the order of horde-safety, whose published decisions this has to reproduce.
     """
     result = dict(similarities)
-    twins = _twin_thresholds(policy)
+    twins = policy.twin_thresholds
     for adjustment in policy.adjustments:
         if any(result[concept] < value for concept, value in adjustment.when.items()):
             continue
@@ -153,16 +164,6 @@ def adjusted(policy: Policy, similarities: Mapping[str, float]) -> dict[str, flo
             if any(result[twin] >= threshold for twin, threshold in twins.get(concept, ())):
                 continue
             result[concept] += value
-    return result
-
-
-def _twin_thresholds(policy: Policy) -> dict[str, list[tuple[str, float]]]:
-    """For each concept its twins, with the threshold at which a twin protects it."""
-    result: dict[str, list[tuple[str, float]]] = {}
-    for group in policy.groups.values():
-        for one, other in group.twins:
-            result.setdefault(one, []).append((other, group.thresholds[other]))
-            result.setdefault(other, []).append((one, group.thresholds[one]))
     return result
 
 

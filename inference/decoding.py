@@ -178,7 +178,9 @@ def _resize_shortest(
     left, top = (round((r - t) / 2) for r, t in zip(resized, target, strict=True))
     across, down = (s / r for s, r in zip(source, resized, strict=True))
     box = (left * across, top * down, (left + target[0]) * across, (top + target[1]) * down)
-    region = Region(int(box[0]), int(box[1]), *(max(1, int(box[i + 2] - box[i])) for i in (0, 1)))
+    region = Region(
+        int(box[0]), int(box[1]), max(1, round(box[2] - box[0])), max(1, round(box[3] - box[1]))
+    )
     if max(r / t for r, t in zip(resized, target, strict=True)) <= _WIDEST_RESIZED_WHOLE:
         picture = image.resize((resized[0], resized[1]), resampling)
         picture = picture.crop((left, top, left + target[0], top + target[1]))

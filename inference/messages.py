@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import NoReturn
 
 from google.protobuf import any_pb2, duration_pb2
@@ -19,18 +18,9 @@ from inference.work_queue import Priority
 ERROR_DOMAIN = "imagesafety"
 
 
-@dataclass(frozen=True)
-class CallLimits:
-    """What a call may ask for."""
-
-    max_concepts: int
-    max_prompts: int
-    max_prompt_characters: int
-
-
 def parse_options(
     options: scoring_pb2.ScoringOptions,
-    limits: CallLimits,
+    limits: scoring_pb2.Limits,
     embedding_width: int,
     default: Priority,
 ) -> ScoringOptions:

@@ -68,7 +68,8 @@ class OpenClipEncoder:
             preprocessing=_preprocessing(config),
         )
         spec = self._description.preprocessing
-        self.encode_images([bytes(spec.height * spec.width * 3)])  # what can't run fails here
+        # What can't run fails here, and the first upload does not pay for what happens only once.
+        self.encode_images([bytes(spec.height * spec.width * 3)])
 
     @property
     def description(self) -> ModelDescription:

@@ -19,7 +19,6 @@ from inference.concepts import ConceptCache
 from inference.decoder_pool import DecoderPool
 from inference.encoder import Encoder, EncoderThread
 from inference.media_types import SCANNED
-from inference.messages import CallLimits
 from inference.model_source import DEMO, ModelError, parse_model
 from inference.scoring import Scorer
 from inference.service import ScoringService
@@ -112,14 +111,7 @@ async def _serve(
         max_bytes=settings.max_bytes_in_flight,
         max_image_bytes=settings.max_image_bytes,
     )
-    service = ScoringService(
-        scorer,
-        admission,
-        model,
-        CallLimits(settings.max_concepts, settings.max_prompts, settings.max_prompt_characters),
-        _limits(settings),
-        settings.stream_images,
-    )
+    service = ScoringService(scorer, admission, model, _limits(settings), settings.stream_images)
     health_service = health.aio.HealthServicer()
     server = _grpc_server(settings, service, health_service)
     try:
@@ -128,7 +120,6 @@ async def _serve(
         print(f"inference: {error}", file=sys.stderr)  # noqa: T201
         return 2
     await decoders.start()
-    await _warm_up(encoder, thread)
     scorer.start()
     await server.start()
     for name in ("", SERVICE_NAME):
@@ -196,12 +187,6 @@ def _limits(settings: Settings) -> scoring_pb2.Limits:
         max_prompt_characters=settings.max_prompt_characters,
         media_types=SCANNED,
     )
-
-
-async def _warm_up(encoder: Encoder, thread: EncoderThread) -> None:
-    """One forward pass, so that the first upload does not pay for what happens only once."""
-    spec = encoder.description.preprocessing
-    await thread.encode_images([bytes(spec.width * spec.height * 3)])
 
 
 async def _signal() -> None:

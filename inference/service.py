@@ -16,7 +16,6 @@ from inference.bulk_stream import BulkStream
 from inference.encoder import ModelDescription
 from inference.errors import Reason, ScoringError
 from inference.messages import (
-    CallLimits,
     error_status,
     image_scores,
     model_identity,
@@ -27,6 +26,7 @@ from inference.work_queue import Priority
 
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
+MessageT = TypeVar("MessageT", scoring_pb2.ScoreImageRequest, scoring_pb2.ScoreImagesRequest)
 
 log = logging.getLogger("inference")
 
@@ -39,14 +39,12 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         scorer: Scorer,
         admission: Admission,
         model: ModelDescription,
-        call_limits: CallLimits,
         limits: scoring_pb2.Limits,
         stream_images: int,
     ) -> None:
         self._scorer = scorer
         self._admission = admission
         self._model = model
-        self._call_limits = call_limits
         self._limits = limits
         self._stream_images = stream_images
         self._draining = False
@@ -82,7 +80,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         """See scoring.proto."""
         try:
             with self._admission.image() as buffer:
-                header = await _header(request_iterator)
+                header = (await _first(request_iterator)).header
                 options = self._options(header.options, Priority.INTERACTIVE)
                 async for message in request_iterator:
                     buffer.append(_chunk(message))
@@ -101,10 +99,8 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
     ) -> AsyncIterator[scoring_pb2.ScoreImagesResponse]:
         """See scoring.proto."""
         try:
-            first = await anext(request_iterator, None)
-            if first is None or first.WhichOneof("part") != "header":
-                raise ScoringError(Reason.HEADER_MISSING, "the first message must be the header")
-            options = self._options(first.header.options, Priority.BULK)
+            header = (await _first(request_iterator)).header
+            options = self._options(header.options, Priority.BULK)
             deadline = _deadline(context)
 
             async def score(data: bytes, media_type: str) -> scoring_pb2.ImageScores:
@@ -119,7 +115,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             await _abort(context, error)
 
     def _options(self, options: scoring_pb2.ScoringOptions, default: Priority) -> ScoringOptions:
-        return parse_options(options, self._call_limits, self._model.embedding_width, default)
+        return parse_options(options, self._limits, self._model.embedding_width, default)
 
     async def _score(
         self, data: bytes, media_type: str, options: ScoringOptions, deadline: float
@@ -134,13 +130,12 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         return image_scores(scored, self._model)
 
 
-async def _header(
-    messages: AsyncIterator[scoring_pb2.ScoreImageRequest],
-) -> scoring_pb2.ScoreImageHeader:
+async def _first(messages: AsyncIterator[MessageT]) -> MessageT:
+    """The first message of a call, which has to be a header."""
     first = await anext(messages, None)
     if first is None or first.WhichOneof("part") != "header":
         raise ScoringError(Reason.HEADER_MISSING, "the first message must be the header")
-    return first.header
+    return first
 
 
 def _chunk(message: scoring_pb2.ScoreImageRequest) -> bytes:

@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from imagesafety.client import ConceptSet, ScoringClient, ScoringError
+from imagesafety.v1 import scoring_pb2
 from tests.e2e.scripted_inference import full, scripted
 
 
@@ -34,6 +35,31 @@ async def test_large_chunks_are_sent_in_messages_that_every_server_takes() -> No
         with pytest.raises(ScoringError) as caught:
             await client.score_image(chunks(), concepts=ConceptSet([]), timeout=30)
         assert caught.value.reason == "QUEUE_FULL"
+
+
+@pytest.mark.parametrize("image_is_whole", [True, False])
+async def test_closing_the_client_is_an_error_of_its_calls_and_no_cancellation(
+    image_is_whole: bool,
+) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"x"
+        if not image_is_whole:
+            await asyncio.Event().wait()
+
+    async def never(messages: object, context: object) -> scoring_pb2.ScoreImageResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with scripted(never) as (target, service):
+        client = ScoringClient(target)
+        scoring = asyncio.create_task(
+            client.score_image(chunks(), concepts=ConceptSet([]), timeout=30)
+        )
+        await asyncio.wait_for(service.began.wait(), 10)
+        await client.close()
+        with pytest.raises(ScoringError) as caught:
+            await asyncio.wait_for(scoring, 10)
+        assert caught.value.code is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_a_slow_network_is_no_outage() -> None:

@@ -32,6 +32,7 @@ HUES = {
 }
 COLOURS = tuple(HUES)
 MAX_OBJECTS = 3
+MAX_ASPECT = 1.5
 SMALLEST = 0.12  # radius of an object, in shorter sides of the canvas
 LARGEST = {1: 0.46, 2: 0.3, 3: 0.25}  # by the number of objects
 _CLUTTER_PIXELS = 40
@@ -59,6 +60,16 @@ class Scene:
     background: str
     background_rgb: tuple[tuple[int, int, int], tuple[int, int, int]]
     seed: int  # of the background's noise
+
+
+def random_aspect(rng: np.random.Generator) -> float:
+    """A width over a height that still makes one view of the whole."""
+    return float(np.exp(rng.uniform(-np.log(MAX_ASPECT), np.log(MAX_ASPECT))))
+
+
+def canvas_size(side: float, aspect: float) -> tuple[int, int]:
+    """Width and height in pixels of a canvas whose shorter side is `side`."""
+    return round(side * max(1.0, aspect)), round(side * max(1.0, 1 / aspect))
 
 
 def random_scene(

@@ -1,7 +1,7 @@
 """Trains the demo model from nothing, on drawn pictures: `python -m inference.demo.train`.
 
-Every caption's truth is known for it, so the loss is the sigmoid
-loss of SigLIP (arXiv 2303.15343) over all pairs of a batch's pictures and the caption pool.
+Every caption's truth is known for every picture, so the loss is the sigmoid loss of SigLIP (arXiv
+2303.15343) over all pairs of a batch's pictures and the caption pool.
 Two cores need 23 minutes (`--minutes`); the result is `open_clip_model.safetensors`.
 """
 
@@ -24,7 +24,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from inference.demo.captions import Caption, caption_pool
-from inference.demo.drawing import Scene, random_scene, render
+from inference.demo.drawing import Scene, canvas_size, random_aspect, random_scene, render
 
 HERE = Path(__file__).parent
 WEIGHTS = "open_clip_model.safetensors"
@@ -33,7 +33,6 @@ FIRST_TRAINING_SEED = 1_000_000
 # What the model is for counts most in its loss; the other captions count 1.
 KIND_WEIGHTS = {"shape": 4.0, "colour": 2.0, "pair": 3.0}
 EMPTY_SHARE = 0.1  # of the pictures show nothing, so that not everything has to be something
-MAX_ASPECT = 1.5  # as wide or as tall as a picture may be and still be one view of the whole
 
 
 def draw_pictures(
@@ -70,11 +69,11 @@ def _draw_some(
 
 def draw_example(rng: np.random.Generator, image_size: int) -> tuple[Scene, Image.Image]:
     """A scene, and its picture as the service would see it: any shape, squashed to a square."""
-    aspect = float(np.exp(rng.uniform(-np.log(MAX_ASPECT), np.log(MAX_ASPECT))))
+    aspect = random_aspect(rng)
     wanted = () if rng.random() < EMPTY_SHARE else None
     scene = random_scene(rng, wanted, aspect=aspect)
     side = image_size * float(rng.uniform(1.0, 2.0))
-    picture = render(scene, round(side * max(1.0, aspect)), round(side * max(1.0, 1 / aspect)))
+    picture = render(scene, *canvas_size(side, aspect))
     return scene, picture.resize((image_size, image_size), Image.Resampling.BICUBIC)
 
 

@@ -221,6 +221,14 @@ async def test_the_budget_begins_with_the_first_byte_of_the_headers(start: Start
         assert seconds < 3
 
 
+async def test_headers_that_do_not_end_are_given_up_within_the_budget(start: Start) -> None:
+    async with scripted(accept) as (target, _):
+        here = await start(target, "--time-budget", "2")
+        answer, seconds = await raw(here.address, REQUEST)
+        assert b"the headers took too long" in answer
+        assert seconds < 2
+
+
 async def test_what_is_no_http_is_answered_and_headers_are_bounded(start: Start) -> None:
     async with scripted(accept) as (target, _):
         here = await start(target)

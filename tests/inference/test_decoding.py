@@ -160,6 +160,20 @@ def test_dots_and_strips_make_a_view(size: tuple[int, int], mode: str) -> None:
     assert view.region.top + view.region.height <= size[1]
 
 
+def test_the_region_of_a_centre_crop_is_the_square_in_the_middle() -> None:
+    spec = Preprocessing(224, 224, "shortest", "bicubic", 0)
+    for width in range(20, 140, 7):
+        for height in range(20, 140, 11):
+            data = encoded(Image.new("RGB", (width, height)))
+            region = decoded(data, spec=spec).views[0].region
+            side = min(width, height)
+            assert abs(region.width - side) <= 1
+            assert abs(region.height - side) <= 1
+            assert side in (region.width, region.height)
+            assert region.left + region.width <= width
+            assert region.top + region.height <= height
+
+
 def test_refusals() -> None:
     png, jpeg = encoded(drawing()), encoded(drawing(), "JPEG")
     assert refusal(b"") is Reason.EMPTY_IMAGE
