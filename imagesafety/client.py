@@ -7,8 +7,9 @@ Use: `async with ScoringClient("127.0.0.1:50051") as client:` and in it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -173,15 +174,30 @@ async def _send(
     chunks: AsyncIterable[bytes],
 ) -> None:
     """Writes the image; stops quietly when the call is over, whose status tells why."""
+    async with contextlib.aclosing(_requests(header, chunks)) as requests:
+        async for request in requests:
+            if not await _accepted(call.write(request)):
+                return
+    await _accepted(call.done_writing())
+
+
+async def _requests(
+    header: scoring_pb2.ScoreImageHeader, chunks: AsyncIterable[bytes]
+) -> AsyncGenerator[scoring_pb2.ScoreImageRequest, None]:
+    yield scoring_pb2.ScoreImageRequest(header=header)
+    async for chunk in chunks:
+        for start in range(0, len(chunk), MAX_CHUNK_BYTES):
+            piece = chunk[start : start + MAX_CHUNK_BYTES]
+            yield scoring_pb2.ScoreImageRequest(chunk=piece)
+
+
+async def _accepted(writing: Awaitable[None]) -> bool:
+    """Whether a call took what was written to it; False when it is over."""
     try:
-        await call.write(scoring_pb2.ScoreImageRequest(header=header))
-        async for chunk in chunks:
-            for start in range(0, len(chunk), MAX_CHUNK_BYTES):
-                piece = chunk[start : start + MAX_CHUNK_BYTES]
-                await call.write(scoring_pb2.ScoreImageRequest(chunk=piece))
-        await call.done_writing()
-    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-        return
+        await writing
+    except Exception:
+        return False
+    return True
 
 
 def _scoring_error(error: grpc.aio.AioRpcError) -> ScoringError:

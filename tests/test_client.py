@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 
 import grpc
@@ -25,6 +26,29 @@ async def test_the_servers_status_survives_a_write_that_fails_because_of_it() ->
                 await client.score_image(chunks(), concepts=ConceptSet([]), timeout=30)
             assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert caught.value.reason == "QUEUE_FULL"
+
+
+@pytest.mark.parametrize("last_chunk", [b"", b"x"])
+async def test_a_call_that_ended_unnoticed_while_the_loop_was_held_has_its_own_status(
+    last_chunk: bytes,
+) -> None:
+    """grpc.aio raises an error of its internals when the half-close comes too late."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"x"
+        await service.began.wait()
+        time.sleep(0.2)  # noqa: ASYNC251 - past the deadline, and grpc.aio can't hear of it
+        if last_chunk:
+            yield last_chunk
+
+    async def never(messages: object, context: object) -> scoring_pb2.ScoreImageResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with scripted(never) as (target, service), ScoringClient(target) as client:
+        with pytest.raises(ScoringError) as caught:
+            await client.score_image(chunks(), concepts=ConceptSet([]), timeout=0.1)
+        assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 async def test_large_chunks_are_sent_in_messages_that_every_server_takes() -> None:
