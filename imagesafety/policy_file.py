@@ -21,8 +21,6 @@ from imagesafety.policy import (
 from imagesafety.toml_lines import Place, line_of
 
 SHIPPED = Path(__file__).parent / "policies"  # a link to policies/ in a checkout
-
-
 SMALLEST_WEIGHT, LARGEST_WEIGHT = 0.001, 1000.0
 
 

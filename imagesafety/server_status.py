@@ -15,7 +15,6 @@ import grpc
 
 T = TypeVar("T")
 
-
 _ARTEFACT = "Internal error from Core"
 
 

@@ -31,9 +31,6 @@ from tests.e2e.scripted_inference import Behaviour, Context, full, read_all, sco
 from tests.e2e.test_pair import BAD, GOOD
 
 MIB = 1024 * 1024
-# A busy machine may be late with everything, with the test's own clock too; without a budget the
-# answers in question would not come at all, or after a default of 8 s.
-SLACK_SECONDS = 2
 Messages = AsyncIterator[scoring_pb2.ScoreImageRequest]
 REFUSE_ALL = [
     flag
@@ -94,7 +91,7 @@ async def test_inference_is_slow_and_the_answer_is_out_within_the_budget(
         here = await start(target, "--time-budget", "3")
         started = time.monotonic()
         answer = await post(here.address, GOOD + bytes(8 * MIB))
-        assert time.monotonic() - started < 3 + SLACK_SECONDS
+        assert time.monotonic() - started < 3
         assert (answer.status, answer.body["cause"]) == (200, "deadline")
         await asyncio.wait_for(service.cancelled.wait(), 10)
 
@@ -238,7 +235,7 @@ async def test_the_budget_begins_with_the_first_byte_of_the_headers(start: Start
         end = b"Content-Length: 3\r\n\r\nabc"
         answer, seconds = await raw(here.address, REQUEST, b"X: y\r\n", end, pause=0.5)
         assert b'"deadline"' in answer
-        assert seconds < 3 + SLACK_SECONDS
+        assert seconds < 3
 
 
 async def test_headers_that_do_not_end_are_given_up_within_the_budget(start: Start) -> None:
@@ -246,7 +243,7 @@ async def test_headers_that_do_not_end_are_given_up_within_the_budget(start: Sta
         here = await start(target, "--time-budget", "2")
         answer, seconds = await raw(here.address, REQUEST)
         assert b"the headers took too long" in answer
-        assert seconds < 2 + SLACK_SECONDS
+        assert seconds < 2
 
 
 async def test_what_is_no_http_is_answered_and_headers_are_bounded(start: Start) -> None:
@@ -363,7 +360,7 @@ async def test_up_survives_the_death_of_inference_under_load(
             (406, "policy"),
             (200, "unavailable"),
         }
-        assert load.longest < 8 + SLACK_SECONDS
+        assert load.longest < 8
         family = descendants(here.process.pid)
         assert await asyncio.to_thread(here.stop) == 0
         assert not {pid for pid in family if is_alive(pid)}, "no process is left behind"
