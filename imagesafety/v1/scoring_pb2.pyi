@@ -7,6 +7,25 @@ The service compares images with concepts: it decodes a media file into views, e
 view with an open_clip model, and returns the cosine similarity of every view to every concept
 of the call. It knows no thresholds and decides nothing; that is the caller's part.
 
+What is scanned: image/apng, image/avif (still or sequence), image/gif, image/jpeg, image/jxl,
+image/png, image/webp (still or animated), video/mp4, video/webm. The bytes decide which it is;
+image/png and image/apng are names of one format. Videos may be in AV1, H.264, HEVC, MJPEG,
+MPEG-4, VP8 or VP9; of several pictures' streams in a file, the first is what players show. An
+animated JPEG XL is scored by one frame, and marked partial.
+
+Frames: of an animation or video, at most max_frames are encoded (ScoringOptions, DescribeModel):
+the first, the last, a quarter drawn at random, and else those that differ most from each other.
+What shows the same as a frame that is encoded is not encoded again. Every frame is decoded and
+compared, unless that takes longer than the service allows for it; then places further on are
+drawn at random in a video, and an animation is marked partial. With max_frames 0 every frame is
+decoded, and every one that differs is encoded.
+
+Views: a frame whose sides differ from the model's by at most 1.5:1 is encoded whole. A longer one
+is encoded as overlapping regions of the model's own shape (squares, for most) along its long
+side, at most 16: no pixel goes unseen. What is transparent is encoded on white and on black, if
+that makes a difference. Pictures are reduced with antialiasing; EXIF orientation, ICC profiles
+and PNG gamma are honoured.
+
 It is stateless and knows one model. Concepts come with each call and their embeddings are
 cached by the service, so a call with the same concepts as an earlier one pays nothing for them.
 
@@ -21,12 +40,15 @@ Those that gRPC gives carry none: a deadline that passed, a message over the lim
                        EMPTY_IMAGE        no image bytes came
                        UNSUPPORTED_TYPE   the bytes are no media type that is scanned
                        TYPE_MISMATCH      the bytes are of another type than was declared
-                       TRUNCATED          the file ends too early
+                       TRUNCATED          the file ends too early to see anything of it
                        UNDECODABLE        the file is broken in another way
                        DECODER_CRASHED    the file made its decoder die
                        DECODER_TIMEOUT    the file kept its decoder busy for too long
+                       DECODER_OUT_OF_MEMORY  the file needs more memory than a decoder has
   RESOURCE_EXHAUSTED   TOO_MANY_BYTES     the image is over DescribeModel's max_image_bytes
-                       TOO_MANY_PIXELS    the image is over DescribeModel's max_image_pixels
+                       TOO_MANY_PIXELS    a frame is over DescribeModel's max_image_pixels
+                       TOO_MANY_FRAMES    it has more frames than DescribeModel's max_media_frames
+                       TOO_LONG           it lasts longer than DescribeModel's max_media_duration
                        QUEUE_FULL         the service has as much work as it takes; try another
                                           replica, or later
   DEADLINE_EXCEEDED    DEADLINE_EXCEEDED  the call's deadline passed, or can't be met
@@ -78,6 +100,30 @@ PRIORITY_INTERACTIVE: Priority.ValueType  # 1
 PRIORITY_BULK: Priority.ValueType  # 2
 """Nobody does."""
 Global___Priority: _TypeAlias = Priority  # noqa: Y015
+
+class _Background:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BackgroundEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Background.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BACKGROUND_UNSPECIFIED: _Background.ValueType  # 0
+    """Nothing is transparent, or not so that it makes a difference."""
+    BACKGROUND_WHITE: _Background.ValueType  # 1
+    """White."""
+    BACKGROUND_BLACK: _Background.ValueType  # 2
+    """Black."""
+
+class Background(_Background, metaclass=_BackgroundEnumTypeWrapper):
+    """What a view was laid on that is transparent in places."""
+
+BACKGROUND_UNSPECIFIED: Background.ValueType  # 0
+"""Nothing is transparent, or not so that it makes a difference."""
+BACKGROUND_WHITE: Background.ValueType  # 1
+"""White."""
+BACKGROUND_BLACK: Background.ValueType  # 2
+"""Black."""
+Global___Background: _TypeAlias = Background  # noqa: Y015
 
 @_typing.final
 class ScoreImageRequest(_message.Message):
@@ -336,13 +382,23 @@ class ScoringOptions(_message.Message):
     CONCEPTS_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     RETURN_EMBEDDINGS_FIELD_NUMBER: _builtins.int
+    MAX_FRAMES_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
     priority: Global___Priority.ValueType
     """Who goes first when there is a queue."""
     return_embeddings: _builtins.bool
     """Whether to return each view's embedding as well."""
+    max_frames: _builtins.int
+    """How many frames of an animation or video are encoded at most; 0: all that differ. Not set: the
+    service's default (DescribeModel's default_max_frames).
+    """
     @_builtins.property
     def concepts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Concept]:
         """At least one; names are unique. DescribeModel tells how many concepts and prompts may be sent."""
+
+    @_builtins.property
+    def detail(self) -> Global___Detail:
+        """Whether to look closer, for what is small in the picture."""
 
     def __init__(
         self,
@@ -350,14 +406,80 @@ class ScoringOptions(_message.Message):
         concepts: _abc.Iterable[Global___Concept] | None = ...,
         priority: Global___Priority.ValueType = ...,
         return_embeddings: _builtins.bool = ...,
+        max_frames: _builtins.int | None = ...,
+        detail: Global___Detail | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_frames", b"_max_frames", "detail", b"detail", "max_frames", b"max_frames"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_frames", b"_max_frames", "concepts", b"concepts", "detail", b"detail", "max_frames", b"max_frames", "priority", b"priority", "return_embeddings", b"return_embeddings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_frames: _TypeAlias = _typing.Literal["max_frames"]  # noqa: Y015
+    _WhichOneofArgType__max_frames: _TypeAlias = _typing.Literal["_max_frames", b"_max_frames"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_frames) -> _WhichOneofReturnType__max_frames | None: ...
+
+Global___ScoringOptions: _TypeAlias = ScoringOptions  # noqa: Y015
+
+@_typing.final
+class Detail(_message.Message):
+    """Looks closer: each region of a frame is encoded again in tiles. Tiles of less than half of the
+    model's input width or height are left out.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TILES_FIELD_NUMBER: _builtins.int
+    WHEN_FIELD_NUMBER: _builtins.int
+    tiles: _builtins.int
+    """2: as 2×2 tiles. 3: as 2×2 and as 3×3 tiles. 0 and 1: no tiles."""
+    @_builtins.property
+    def when(self) -> _containers.RepeatedCompositeFieldContainer[Global___SimilarityBand]:
+        """If there are any, only the regions are encoded in tiles that have a similarity within one of
+        these bands: a second pass over the same bytes, when the first one's similarities are known.
+        """
+
+    def __init__(
+        self,
+        *,
+        tiles: _builtins.int = ...,
+        when: _abc.Iterable[Global___SimilarityBand] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["concepts", b"concepts", "priority", b"priority", "return_embeddings", b"return_embeddings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tiles", b"tiles", "when", b"when"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ScoringOptions: _TypeAlias = ScoringOptions  # noqa: Y015
+Global___Detail: _TypeAlias = Detail  # noqa: Y015
+
+@_typing.final
+class SimilarityBand(_message.Message):
+    """A range of similarities to one concept, ends included."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONCEPT_FIELD_NUMBER: _builtins.int
+    AT_LEAST_FIELD_NUMBER: _builtins.int
+    AT_MOST_FIELD_NUMBER: _builtins.int
+    concept: _builtins.str
+    """The name of a concept of the call."""
+    at_least: _builtins.float
+    """The least similarity."""
+    at_most: _builtins.float
+    """The greatest similarity."""
+    def __init__(
+        self,
+        *,
+        concept: _builtins.str = ...,
+        at_least: _builtins.float = ...,
+        at_most: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least", b"at_least", "at_most", b"at_most", "concept", b"concept"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SimilarityBand: _TypeAlias = SimilarityBand  # noqa: Y015
 
 @_typing.final
 class Concept(_message.Message):
@@ -488,19 +610,37 @@ class ImageScores(_message.Message):
     WIDTH_FIELD_NUMBER: _builtins.int
     HEIGHT_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    PARTIAL_FIELD_NUMBER: _builtins.int
+    FRAMES_FIELD_NUMBER: _builtins.int
+    TOTAL_FRAMES_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
     media_type: _builtins.str
     """The media type that the bytes turned out to be."""
     width: _builtins.int
     """Width in pixels, after the orientation that the file asks for."""
     height: _builtins.int
     """Height in pixels, after the orientation that the file asks for."""
+    partial: _builtins.str
+    """Set if a part of the file could not be looked at: it is broken there, or took too long. Says
+    why, for people. The similarities are those of what could be seen.
+    """
+    frames: _builtins.int
+    """How many frames were decoded and compared to choose those that the views show."""
+    total_frames: _builtins.int
+    """How many frames the file has, as far as it tells; more than `frames` if there was no time to
+    decode them all.
+    """
     @_builtins.property
     def views(self) -> _containers.RepeatedCompositeFieldContainer[Global___View]:
-        """At least one, in the order in which they stand in the file."""
+        """At least one, in the order of their frames."""
 
     @_builtins.property
     def model(self) -> Global___ModelIdentity:
         """The model that gave the similarities: they can be compared only with those of the same one."""
+
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """How long an animation or video is shown."""
 
     def __init__(
         self,
@@ -510,10 +650,14 @@ class ImageScores(_message.Message):
         width: _builtins.int = ...,
         height: _builtins.int = ...,
         model: Global___ModelIdentity | None = ...,
+        partial: _builtins.str = ...,
+        frames: _builtins.int = ...,
+        total_frames: _builtins.int = ...,
+        duration: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "media_type", b"media_type", "model", b"model", "views", b"views", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "frames", b"frames", "height", b"height", "media_type", b"media_type", "model", b"model", "partial", b"partial", "total_frames", b"total_frames", "views", b"views", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -530,8 +674,11 @@ class View(_message.Message):
     REGION_FIELD_NUMBER: _builtins.int
     SIMILARITIES_FIELD_NUMBER: _builtins.int
     EMBEDDING_FIELD_NUMBER: _builtins.int
+    BACKGROUND_FIELD_NUMBER: _builtins.int
     frame_index: _builtins.int
     """Which frame of the file, from 0."""
+    background: Global___Background.ValueType
+    """What it was laid on."""
     @_builtins.property
     def frame_time(self) -> _duration_pb2.Duration:
         """When the frame is shown, from the beginning of the file."""
@@ -558,10 +705,11 @@ class View(_message.Message):
         region: Global___Region | None = ...,
         similarities: _abc.Iterable[_builtins.float] | None = ...,
         embedding: _abc.Iterable[_builtins.float] | None = ...,
+        background: Global___Background.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["frame_time", b"frame_time", "region", b"region"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding", b"embedding", "frame_index", b"frame_index", "frame_time", b"frame_time", "region", b"region", "similarities", b"similarities"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["background", b"background", "embedding", b"embedding", "frame_index", b"frame_index", "frame_time", b"frame_time", "region", b"region", "similarities", b"similarities"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -703,10 +851,13 @@ class Limits(_message.Message):
     MAX_PROMPTS_FIELD_NUMBER: _builtins.int
     MAX_PROMPT_CHARACTERS_FIELD_NUMBER: _builtins.int
     MEDIA_TYPES_FIELD_NUMBER: _builtins.int
+    MAX_MEDIA_FRAMES_FIELD_NUMBER: _builtins.int
+    MAX_MEDIA_DURATION_FIELD_NUMBER: _builtins.int
+    DEFAULT_MAX_FRAMES_FIELD_NUMBER: _builtins.int
     max_image_bytes: _builtins.int
     """Bytes of one image."""
     max_image_pixels: _builtins.int
-    """Width times height of one image."""
+    """Width times height of one image, or of a frame."""
     max_message_bytes: _builtins.int
     """Bytes of one gRPC message."""
     max_concepts: _builtins.int
@@ -715,9 +866,17 @@ class Limits(_message.Message):
     """Prompts in one call, over all concepts."""
     max_prompt_characters: _builtins.int
     """Characters of one prompt."""
+    max_media_frames: _builtins.int
+    """Frames of one animation or video."""
+    default_max_frames: _builtins.int
+    """The max_frames of calls that set none; 0: all."""
     @_builtins.property
     def media_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The media types that are scanned."""
+
+    @_builtins.property
+    def max_media_duration(self) -> _duration_pb2.Duration:
+        """Length of one animation or video."""
 
     def __init__(
         self,
@@ -729,10 +888,13 @@ class Limits(_message.Message):
         max_prompts: _builtins.int = ...,
         max_prompt_characters: _builtins.int = ...,
         media_types: _abc.Iterable[_builtins.str] | None = ...,
+        max_media_frames: _builtins.int = ...,
+        max_media_duration: _duration_pb2.Duration | None = ...,
+        default_max_frames: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_media_duration", b"max_media_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_concepts", b"max_concepts", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_message_bytes", b"max_message_bytes", "max_prompt_characters", b"max_prompt_characters", "max_prompts", b"max_prompts", "media_types", b"media_types"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_max_frames", b"default_max_frames", "max_concepts", b"max_concepts", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_media_duration", b"max_media_duration", "max_media_frames", b"max_media_frames", "max_message_bytes", b"max_message_bytes", "max_prompt_characters", b"max_prompt_characters", "max_prompts", b"max_prompts", "media_types", b"media_types"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

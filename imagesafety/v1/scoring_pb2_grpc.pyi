@@ -7,6 +7,25 @@ The service compares images with concepts: it decodes a media file into views, e
 view with an open_clip model, and returns the cosine similarity of every view to every concept
 of the call. It knows no thresholds and decides nothing; that is the caller's part.
 
+What is scanned: image/apng, image/avif (still or sequence), image/gif, image/jpeg, image/jxl,
+image/png, image/webp (still or animated), video/mp4, video/webm. The bytes decide which it is;
+image/png and image/apng are names of one format. Videos may be in AV1, H.264, HEVC, MJPEG,
+MPEG-4, VP8 or VP9; of several pictures' streams in a file, the first is what players show. An
+animated JPEG XL is scored by one frame, and marked partial.
+
+Frames: of an animation or video, at most max_frames are encoded (ScoringOptions, DescribeModel):
+the first, the last, a quarter drawn at random, and else those that differ most from each other.
+What shows the same as a frame that is encoded is not encoded again. Every frame is decoded and
+compared, unless that takes longer than the service allows for it; then places further on are
+drawn at random in a video, and an animation is marked partial. With max_frames 0 every frame is
+decoded, and every one that differs is encoded.
+
+Views: a frame whose sides differ from the model's by at most 1.5:1 is encoded whole. A longer one
+is encoded as overlapping regions of the model's own shape (squares, for most) along its long
+side, at most 16: no pixel goes unseen. What is transparent is encoded on white and on black, if
+that makes a difference. Pictures are reduced with antialiasing; EXIF orientation, ICC profiles
+and PNG gamma are honoured.
+
 It is stateless and knows one model. Concepts come with each call and their embeddings are
 cached by the service, so a call with the same concepts as an earlier one pays nothing for them.
 
@@ -21,12 +40,15 @@ Those that gRPC gives carry none: a deadline that passed, a message over the lim
                        EMPTY_IMAGE        no image bytes came
                        UNSUPPORTED_TYPE   the bytes are no media type that is scanned
                        TYPE_MISMATCH      the bytes are of another type than was declared
-                       TRUNCATED          the file ends too early
+                       TRUNCATED          the file ends too early to see anything of it
                        UNDECODABLE        the file is broken in another way
                        DECODER_CRASHED    the file made its decoder die
                        DECODER_TIMEOUT    the file kept its decoder busy for too long
+                       DECODER_OUT_OF_MEMORY  the file needs more memory than a decoder has
   RESOURCE_EXHAUSTED   TOO_MANY_BYTES     the image is over DescribeModel's max_image_bytes
-                       TOO_MANY_PIXELS    the image is over DescribeModel's max_image_pixels
+                       TOO_MANY_PIXELS    a frame is over DescribeModel's max_image_pixels
+                       TOO_MANY_FRAMES    it has more frames than DescribeModel's max_media_frames
+                       TOO_LONG           it lasts longer than DescribeModel's max_media_duration
                        QUEUE_FULL         the service has as much work as it takes; try another
                                           replica, or later
   DEADLINE_EXCEEDED    DEADLINE_EXCEEDED  the call's deadline passed, or can't be met
