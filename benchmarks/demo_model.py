@@ -12,6 +12,7 @@ import asyncio
 import io
 import json
 import os
+import random
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ import numpy.typing as npt
 from imagesafety.policy import Policy, judge_image
 from imagesafety.policy_file import find_policy, load_policy
 from inference.concepts import ConceptCache, ConceptEmbeddings, PromptSet
-from inference.decoding import decode
+from inference.decoder.decode import Decoder
+from inference.decoder.media import MediaLimits, Request
 from inference.demo.captions import Caption, caption_pool
 from inference.demo.drawing import Scene, canvas_size, random_aspect, random_scene, render
 from inference.encoder import Embeddings, Encoder, EncoderThread
@@ -34,6 +36,7 @@ GOAL_FALSE_REJECTS = 0.01
 GOAL_FALSE_ACCEPTS = 0.03
 KINDS = ("shape", "colour", "pair")
 BATCH = 64
+WHOLE = Request("image/jpeg", max_frames=1, frame_seconds=1.0)
 
 Booleans = npt.NDArray[np.bool_]
 
@@ -79,7 +82,8 @@ def measure(encoder: Encoder, policy: Policy, pictures: int, seed: int) -> Quali
 
 def _draw_and_encode(encoder: Encoder, pictures: int, seed: int) -> tuple[list[Scene], Embeddings]:
     rng = np.random.default_rng(seed)
-    preprocessing = encoder.description.preprocessing
+    limits = MediaLimits(max_pixels=1_000_000, max_frames=1, max_seconds=1.0)
+    decoder = Decoder(encoder.description.preprocessing, limits, random.Random(seed))  # noqa: S311
     scenes: list[Scene] = []
     views: list[bytes] = []
     for _ in range(pictures):
@@ -88,9 +92,9 @@ def _draw_and_encode(encoder: Encoder, pictures: int, seed: int) -> tuple[list[S
         picture = render(scene, *canvas_size(int(rng.integers(128, 400)), aspect))
         data = io.BytesIO()
         picture.save(data, "JPEG", quality=int(rng.integers(80, 96)))
-        media = decode(data.getvalue(), "image/jpeg", preprocessing, picture.width * picture.height)
+        [pixels] = decoder.decode(data.getvalue(), WHOLE).pixels
         scenes.append(scene)
-        views.append(media.views[0].pixels)
+        views.append(pixels)
     batches = [
         encoder.encode_images(views[start : start + BATCH]) for start in range(0, pictures, BATCH)
     ]

@@ -7,38 +7,42 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from inference.errors import Reason, ScoringError
+from inference.shared_file import SharedFile
 
 
 class ImageBuffer:
     """Collects the bytes of one image, within the image's limit and the service's."""
 
     def __init__(self, admission: Admission, reserved: int) -> None:
+        """Raises ScoringError with QUEUE_FULL if no more files can be opened."""
         self._admission = admission
         self._taken = reserved
-        self._data = bytearray()
+        with _memory_is_short():
+            self._file = SharedFile("upload")
 
     def append(self, chunk: bytes) -> None:
         """Adds bytes. Raises ScoringError with TOO_MANY_BYTES or QUEUE_FULL."""
-        size = len(self._data) + len(chunk)
+        size = len(self._file) + len(chunk)
         if size > self._admission.max_image_bytes:
             message = f"the image is over {self._admission.max_image_bytes} bytes"
             raise ScoringError(Reason.TOO_MANY_BYTES, message)
         if size > self._taken:
             self._admission.take_bytes(size - self._taken)
             self._taken = size
-        self._data += chunk
+        with _memory_is_short():
+            self._file.append(chunk)
 
-    def complete(self) -> bytes:
-        """The whole image; what was reserved for more is given back."""
-        self._admission.give_back_bytes(self._taken - len(self._data))
-        self._taken = len(self._data)
-        return bytes(self._data)
+    def complete(self) -> SharedFile:
+        """The whole image, until `release`; what was reserved for more is given back."""
+        self._admission.give_back_bytes(self._taken - len(self._file))
+        self._taken = len(self._file)
+        return self._file
 
     def release(self) -> None:
         """Gives all bytes back."""
         self._admission.give_back_bytes(self._taken)
         self._taken = 0
-        self._data = bytearray()
+        self._file.close()
 
 
 class Admission:
@@ -62,8 +66,12 @@ class Admission:
         if self._images >= self._max_images:
             raise ScoringError(Reason.QUEUE_FULL, "the service has as many images as it takes")
         self.take_bytes(reserve)
+        try:
+            buffer = ImageBuffer(self, reserve)
+        except ScoringError:
+            self.give_back_bytes(reserve)
+            raise
         self._images += 1
-        buffer = ImageBuffer(self, reserve)
         try:
             yield buffer
         finally:
@@ -95,3 +103,11 @@ class Admission:
         for woken in self._waiting:
             if not woken.done():
                 woken.set_result(None)
+
+
+@contextmanager
+def _memory_is_short() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ScoringError(Reason.QUEUE_FULL, "the service has no memory for the image") from error

@@ -11,9 +11,10 @@ from imagesafety.v1 import scoring_pb2
 from inference.admission import Admission, ImageBuffer
 from inference.errors import Reason, ScoringError
 from inference.messages import error_status
+from inference.shared_file import SharedFile
 
-ScoreFunction = Callable[[bytes, str], Awaitable[scoring_pb2.ImageScores]]
-"""Scores the bytes of a file of a declared type. Raises ScoringError."""
+ScoreFunction = Callable[[SharedFile, str], Awaitable[scoring_pb2.ImageScores]]
+"""Scores a file of a declared type. Raises ScoringError."""
 
 MAX_NAME_CHARACTERS = 256  # of a request_id or a media type
 
@@ -138,15 +139,15 @@ class BulkStream:
         if image.buffer is None:
             self._give_up(image.place)
             return
-        data = image.buffer.complete()
+        file = image.buffer.complete()
         self._in_flight.add(request_id)
         await self._running.acquire()
-        tasks.create_task(self._answer(request_id, image, data))
+        tasks.create_task(self._answer(request_id, image, file))
 
-    async def _answer(self, request_id: str, image: _OpenImage, data: bytes) -> None:
+    async def _answer(self, request_id: str, image: _OpenImage, file: SharedFile) -> None:
         try:
             try:
-                scores = await self._score(data, image.media_type)
+                scores = await self._score(file, image.media_type)
             finally:
                 # Before the answer is read: a client that reads nothing keeps no place.
                 self._give_up(image.place)

@@ -1,6 +1,9 @@
-"""Runs the decoder in worker processes: off the event loop, and apart from the service.
+"""Runs decoders in processes of their own, behind the fence of `inference.decoder.sandbox`.
 
-What a worker's death or an endless loop costs is one image.
+What a file that crashes, hangs or fills its decoder costs is one error, and a new process.
+
+The pool is written here, because the kept libraries cost too much of the decoders' speed
+(benchmarks/RESULTS.md) and unpickle what the processes send, which is no fence.
 """
 
 from __future__ import annotations
@@ -8,84 +11,284 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import multiprocessing
-import time
-from concurrent.futures import TimeoutError as DecoderTimeout
-from concurrent.futures.process import BrokenProcessPool
+import signal
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass, replace
 
-from pebble import ProcessExpired, ProcessPool
-
-from inference.decoding import DecodedMedia, Preprocessing, decode
+from inference.decoder.media import DecodedMedia, Request
+from inference.decoder.protocol import (
+    BrokenReplyError,
+    StoredViews,
+    WorkerSettings,
+    pack_request,
+    unpack_reply,
+)
+from inference.decoder_process import (
+    DecoderProcess,
+    DecoderStartError,
+    EndedError,
+    NeverReceivedError,
+)
 from inference.errors import Reason, ScoringError
+from inference.shared_file import SharedFile
+from inference.work_queue import Priority, QueueFullError, WorkQueue
+
+_RESTART_SECONDS = 1.0  # between attempts, when processes can't be started at all
+_TIMEOUT_CODES = frozenset({-signal.SIGXCPU, -signal.SIGALRM})
+_ENDS_PROCESS = frozenset(
+    {Reason.DECODER_CRASHED, Reason.DECODER_TIMEOUT, Reason.DECODER_OUT_OF_MEMORY}
+)
+# Up to there the views of a file are copied, so that the memory that they came in is used again.
+_COPIED_BYTES = 1024 * 1024
+_FRAMES_SHARE = 0.5  # of the time that a call has left is for choosing frames, at most
 
 log = logging.getLogger("inference")
 
 
-class DecoderPool:
-    """A pool of processes that decode."""
+@dataclass(frozen=True)
+class _Decoded:
+    """The views of a file, and the file that they are in, if they are not copied."""
 
-    def __init__(
-        self, workers: int, preprocessing: Preprocessing, max_pixels: int, max_seconds: float
-    ) -> None:
-        """`max_seconds` is the time that one file may take."""
-        self._workers = workers
-        self._preprocessing = preprocessing
-        self._max_pixels = max_pixels
-        self._max_seconds = max_seconds
-        self._pool = self._new_pool()
-
-    async def start(self) -> None:
-        """Starts the workers, so that the first images need not wait for them."""
-        futures = [self._pool.schedule(time.sleep, (0.1,)) for _ in range(self._workers)]
-        await asyncio.gather(*map(asyncio.wrap_future, futures))
-
-    async def decode(self, data: bytes, declared_type: str) -> DecodedMedia:
-        """Decodes a file. Raises ScoringError as `decode`, or with a DECODER_… reason."""
-        try:
-            return await self._try(data, declared_type)
-        except BrokenProcessPool:
-            # pebble gives its whole pool up when a worker dies between two tasks. That is not the
-            # fault of this file, as far as anybody knows, so it gets another try.
-            log.warning("a decoder process died while it was idle")
-        try:
-            return await self._try(data, declared_type)
-        except BrokenProcessPool as error:
-            raise ScoringError(Reason.DECODER_CRASHED, "the decoders died") from error
-
-    async def _try(self, data: bytes, declared_type: str) -> DecodedMedia:
-        if not self._pool.active:
-            broken, self._pool = self._pool, self._new_pool()
-            await asyncio.to_thread(_end, broken)
-        future = self._pool.schedule(
-            decode,
-            (data, declared_type, self._preprocessing, self._max_pixels),
-            timeout=self._max_seconds,
-        )
-        try:
-            return await asyncio.shield(asyncio.wrap_future(future))
-        except asyncio.CancelledError:
-            # Cancelling a running future kills its worker, and starting another one costs more
-            # than finishing an image that nobody waits for any more.
-            if not future.running():
-                future.cancel()  # type: ignore[no-untyped-call]
-            raise
-        except ProcessExpired as error:
-            raise ScoringError(Reason.DECODER_CRASHED, "the decoder died of this file") from error
-        except DecoderTimeout as error:
-            message = f"decoding took over {self._max_seconds:g} s"
-            raise ScoringError(Reason.DECODER_TIMEOUT, message) from error
+    media: DecodedMedia
+    stored: SharedFile | None
 
     def close(self) -> None:
-        """Ends the workers, at once."""
-        _end(self._pool)
-
-    def _new_pool(self) -> ProcessPool:
-        # A fork would share the locks and threads of gRPC and torch, held or not.
-        context = multiprocessing.get_context("spawn")
-        return ProcessPool(max_workers=self._workers, context=context)
+        if self.stored is not None:
+            self.stored.close()
 
 
-def _end(pool: ProcessPool) -> None:
-    pool.stop()  # type: ignore[no-untyped-call]
-    with contextlib.suppress(TimeoutError):
-        pool.join(timeout=5)
+class _KilledError(Exception):
+    """Something outside has killed the process: no file can do that."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    file: SharedFile
+    request: Request
+    priority: Priority
+    deadline: float
+    result: asyncio.Future[_Decoded]
+    again: bool = False  # it is not the first process that has it
+
+
+class DecoderPool:
+    """A number of decoder processes, and the queue in front of them."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        *,
+        workers: int,
+        max_queue: int,
+        max_views: int,
+        filter_required: bool = False,
+    ) -> None:
+        """No further file is decoded while `max_views` views or more are held by callers."""
+        self._settings = settings
+        self._workers = workers
+        self._max_views = max_views
+        self._filter_required = filter_required
+        self._queue: WorkQueue[_Job] = WorkQueue(max_queue)
+        self._idle: list[DecoderProcess] = []
+        self._processes: set[DecoderProcess] = set()
+        self._held_views = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Starts the processes. Raises DecoderStartError."""
+        starting = [self._start_one() for _ in range(self._workers)]
+        try:
+            [unfiltered, *_] = await asyncio.gather(*starting)
+        except OSError as error:
+            raise DecoderStartError(str(error)) from error
+        if unfiltered:
+            log.warning("decoders run without a filter of system calls: %s", unfiltered)
+
+    async def close(self) -> None:
+        """Ends the processes, at once."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(process.kill() for process in self._processes))
+        self._processes.clear()
+        self._idle.clear()
+
+    @property
+    def pids(self) -> frozenset[int]:
+        """The process ids of the decoders."""
+        return frozenset(process.pid for process in self._processes)
+
+    @contextlib.asynccontextmanager
+    async def decoded(
+        self, file: SharedFile, request: Request, *, priority: Priority, deadline: float
+    ) -> AsyncIterator[DecodedMedia]:
+        """The views of a file, until the block ends; `deadline` is a time of the event loop.
+
+        Raises ScoringError as `Decoder.decode` does, or with DECODER_CRASHED, DECODER_TIMEOUT,
+        QUEUE_FULL or DEADLINE_EXCEEDED.
+        """
+        result: asyncio.Future[_Decoded] = asyncio.get_running_loop().create_future()
+        ticket = self._enqueue(_Job(file, request, priority, deadline, result))
+        try:
+            decoded = await result
+        except asyncio.CancelledError:
+            if result.done() and not result.cancelled() and result.exception() is None:
+                result.result().close()
+            raise
+        finally:
+            self._queue.remove(ticket)
+        count = len(decoded.media.views)
+        self._held_views += count
+        try:
+            yield decoded.media
+        finally:
+            self._held_views -= count
+            decoded.close()
+            self._dispatch()
+
+    def _enqueue(self, job: _Job) -> int:
+        try:
+            ticket = self._queue.add(job, job.priority, job.deadline)
+        except QueueFullError as error:
+            raise ScoringError(Reason.QUEUE_FULL, "the queue of the decoders is full") from error
+        self._dispatch()
+        return ticket
+
+    def _dispatch(self) -> None:
+        """Hands waiting files to idle processes."""
+        now = asyncio.get_running_loop().time()
+        while self._idle and self._held_views < self._max_views:
+            taken = self._queue.take(now, 1)
+            for _, late in taken.late:
+                message = "the deadline passed while the image waited to be decoded"
+                _fail(late, ScoringError(Reason.DEADLINE_EXCEEDED, message))
+            if not taken.batch:
+                return
+            [(_, job)] = taken.batch
+            if not job.result.done():
+                self._hand_over(job, self._idle.pop(), now)
+
+    def _hand_over(self, job: _Job, process: DecoderProcess, now: float) -> None:
+        frame_seconds = min(job.request.frame_seconds, _FRAMES_SHARE * (job.deadline - now))
+        packet = pack_request(replace(job.request, frame_seconds=frame_seconds))
+        try:
+            # Not in the task: the caller may be gone, and the file closed, before that runs.
+            process.send(packet, job.file)
+        except NeverReceivedError:
+            self._spawn(self._replace(process))
+            self._again(job)
+        else:
+            self._spawn(self._finish(job, process))
+
+    async def _finish(self, job: _Job, process: DecoderProcess) -> None:
+        """Waits for the answer, and sees to it that there is a process for the next file."""
+        try:
+            decoded = await self._answer(job, process)
+        except NeverReceivedError:
+            self._spawn(self._replace(process))
+            self._again(job)
+            return
+        except _KilledError:
+            self._spawn(self._replace(process))
+            if job.again:
+                message = "the decoder was killed, twice"
+                _fail(job, ScoringError(Reason.DECODER_CRASHED, message))
+            else:
+                self._again(replace(job, again=True))
+            return
+        except ScoringError as error:
+            _fail(job, error)
+            if error.reason in _ENDS_PROCESS:
+                self._spawn(self._replace(process))
+                return
+        else:
+            if job.result.done():
+                decoded.close()
+            else:
+                job.result.set_result(decoded)
+        self._idle.append(process)
+        self._dispatch()
+
+    async def _answer(self, job: _Job, process: DecoderProcess) -> _Decoded:
+        """What the process found. Raises ScoringError, NeverReceivedError or _KilledError."""
+        seconds = self._settings.seconds
+        try:
+            async with asyncio.timeout(seconds):
+                reply = unpack_reply(await process.answer())
+            if reply.error is not None:
+                raise reply.error
+            if reply.facts is None or not (reply.views or job.request.closer):
+                raise BrokenReplyError("a reply without views")
+            view_bytes = self._settings.preprocessing.view_bytes
+            pixels = StoredViews(process.views.read, reply.views, view_bytes)
+            views = tuple(pixels.view(index) for index in range(len(pixels)))
+            if len(pixels) * view_bytes <= _COPIED_BYTES:
+                return _Decoded(DecodedMedia(reply.facts, views, tuple(pixels)), None)
+            return _Decoded(DecodedMedia(reply.facts, views, pixels), process.give_views())
+        except TimeoutError:
+            log.warning("a decoder process was at one file for %g s, and is ended", seconds)
+            raise _timeout(seconds) from None
+        except EndedError as error:
+            log.warning("%s while it decoded a file", error)
+            if error.code == -signal.SIGKILL:
+                raise _KilledError from error
+            if error.code in _TIMEOUT_CODES:
+                raise _timeout(seconds) from error
+            raise ScoringError(Reason.DECODER_CRASHED, "the decoder died of this file") from error
+        except BrokenReplyError as error:
+            log.warning("a decoder process gave %s, and is ended", error)
+            raise ScoringError(Reason.DECODER_CRASHED, "the decoder broke on this file") from error
+
+    def _again(self, job: _Job) -> None:
+        """Puts a file back that was not at fault, as far as one can know."""
+        if job.result.done():
+            return
+        try:
+            self._enqueue(job)
+        except ScoringError as error:
+            _fail(job, error)
+
+    async def _start_one(self) -> str:
+        """Starts a process; says why it could not filter its system calls, if so.
+
+        Raises OSError or DecoderStartError.
+        """
+        process = DecoderProcess(self._settings)
+        self._processes.add(process)
+        try:
+            unfiltered = await process.ready()
+            if unfiltered and self._filter_required:
+                raise DecoderStartError(f"no filter of system calls: {unfiltered}")
+        except BaseException:
+            self._processes.discard(process)
+            await process.kill()
+            raise
+        self._idle.append(process)
+        self._dispatch()
+        return unfiltered
+
+    async def _replace(self, process: DecoderProcess) -> None:
+        self._processes.discard(process)
+        await process.kill()
+        while True:
+            try:
+                await self._start_one()
+            except (OSError, DecoderStartError) as error:
+                log.error("a decoder process can't be started: %s", error)
+                await asyncio.sleep(_RESTART_SECONDS)
+            else:
+                return
+
+    def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _fail(job: _Job, error: ScoringError) -> None:
+    if not job.result.done():
+        job.result.set_exception(error)
+
+
+def _timeout(seconds: float) -> ScoringError:
+    return ScoringError(Reason.DECODER_TIMEOUT, f"decoding took over {seconds:g} s")

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from inference.decoding import Preprocessing
+from inference.decoder.media import Preprocessing
 
 Embeddings = npt.NDArray[np.float32]
 """(N, D) float32, each row of length 1."""

@@ -1,38 +1,36 @@
-"""Everything that can go wrong with an image, each with its reason and its gRPC status code."""
+"""Everything that can go wrong with an image, each with its reason.
+
+`inference.messages` says under which gRPC status code each travels. Decoder processes use this
+module too, so it imports nothing of gRPC.
+"""
 
 from __future__ import annotations
 
-from enum import Enum
-
-import grpc
-
-_Code = grpc.StatusCode
+from enum import Enum, auto
 
 
 class Reason(Enum):
-    """The reasons that scoring.proto lists, with the status code that each travels under."""
+    """The reasons that scoring.proto lists, by their names there."""
 
-    HEADER_MISSING = _Code.INVALID_ARGUMENT, 1
-    HEADER_REPEATED = _Code.INVALID_ARGUMENT, 2
-    INVALID_HEADER = _Code.INVALID_ARGUMENT, 3
-    EMPTY_IMAGE = _Code.INVALID_ARGUMENT, 4
-    UNSUPPORTED_TYPE = _Code.INVALID_ARGUMENT, 5
-    TYPE_MISMATCH = _Code.INVALID_ARGUMENT, 6
-    TRUNCATED = _Code.INVALID_ARGUMENT, 7
-    UNDECODABLE = _Code.INVALID_ARGUMENT, 8
-    DECODER_CRASHED = _Code.INVALID_ARGUMENT, 9
-    DECODER_TIMEOUT = _Code.INVALID_ARGUMENT, 10
-    TOO_MANY_BYTES = _Code.RESOURCE_EXHAUSTED, 11
-    TOO_MANY_PIXELS = _Code.RESOURCE_EXHAUSTED, 12
-    QUEUE_FULL = _Code.RESOURCE_EXHAUSTED, 13
-    DEADLINE_EXCEEDED = _Code.DEADLINE_EXCEEDED, 14
-    DRAINING = _Code.UNAVAILABLE, 15
-    ENCODER_FAILED = _Code.INTERNAL, 16
-
-    @property
-    def code(self) -> grpc.StatusCode:
-        """The gRPC status code."""
-        return self.value[0]
+    HEADER_MISSING = auto()
+    HEADER_REPEATED = auto()
+    INVALID_HEADER = auto()
+    EMPTY_IMAGE = auto()
+    UNSUPPORTED_TYPE = auto()
+    TYPE_MISMATCH = auto()
+    TRUNCATED = auto()
+    UNDECODABLE = auto()
+    DECODER_CRASHED = auto()
+    DECODER_TIMEOUT = auto()
+    DECODER_OUT_OF_MEMORY = auto()
+    TOO_MANY_BYTES = auto()
+    TOO_MANY_PIXELS = auto()
+    TOO_MANY_FRAMES = auto()
+    TOO_LONG = auto()
+    QUEUE_FULL = auto()
+    DEADLINE_EXCEEDED = auto()
+    DRAINING = auto()
+    ENCODER_FAILED = auto()
 
 
 class ScoringError(Exception):
@@ -41,7 +39,3 @@ class ScoringError(Exception):
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.reason, self.message = reason, message
-
-    def __reduce__(self) -> tuple[type[ScoringError], tuple[Reason, str]]:
-        """Decoder processes raise these, so they have to survive pickling."""
-        return ScoringError, (self.reason, self.message)

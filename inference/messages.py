@@ -5,17 +5,51 @@ from __future__ import annotations
 import math
 from typing import NoReturn
 
+import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from imagesafety.v1 import scoring_pb2
 from inference.concepts import Definition, Probe, PromptSet
+from inference.decoder.media import Background
 from inference.encoder import ModelDescription
 from inference.errors import Reason, ScoringError
-from inference.scoring import ScoredImage, ScoredView, ScoringOptions
+from inference.scoring import Band, Detail, ScoredImage, ScoredView, ScoringOptions
 from inference.work_queue import Priority
 
 ERROR_DOMAIN = "imagesafety"
+MOST_TILES = 3  # per side: what scoring.proto knows
+
+_Code = grpc.StatusCode
+STATUS_CODES = {
+    Reason.HEADER_MISSING: _Code.INVALID_ARGUMENT,
+    Reason.HEADER_REPEATED: _Code.INVALID_ARGUMENT,
+    Reason.INVALID_HEADER: _Code.INVALID_ARGUMENT,
+    Reason.EMPTY_IMAGE: _Code.INVALID_ARGUMENT,
+    Reason.UNSUPPORTED_TYPE: _Code.INVALID_ARGUMENT,
+    Reason.TYPE_MISMATCH: _Code.INVALID_ARGUMENT,
+    Reason.TRUNCATED: _Code.INVALID_ARGUMENT,
+    Reason.UNDECODABLE: _Code.INVALID_ARGUMENT,
+    Reason.DECODER_CRASHED: _Code.INVALID_ARGUMENT,
+    Reason.DECODER_TIMEOUT: _Code.INVALID_ARGUMENT,
+    Reason.DECODER_OUT_OF_MEMORY: _Code.INVALID_ARGUMENT,
+    Reason.TOO_MANY_BYTES: _Code.RESOURCE_EXHAUSTED,
+    Reason.TOO_MANY_PIXELS: _Code.RESOURCE_EXHAUSTED,
+    Reason.TOO_MANY_FRAMES: _Code.RESOURCE_EXHAUSTED,
+    Reason.TOO_LONG: _Code.RESOURCE_EXHAUSTED,
+    Reason.QUEUE_FULL: _Code.RESOURCE_EXHAUSTED,
+    Reason.DEADLINE_EXCEEDED: _Code.DEADLINE_EXCEEDED,
+    Reason.DRAINING: _Code.UNAVAILABLE,
+    Reason.ENCODER_FAILED: _Code.INTERNAL,
+}
+"""Which gRPC status code each reason travels under."""
+
+
+_BACKGROUNDS = {
+    Background.NONE: scoring_pb2.BACKGROUND_UNSPECIFIED,
+    Background.WHITE: scoring_pb2.BACKGROUND_WHITE,
+    Background.BLACK: scoring_pb2.BACKGROUND_BLACK,
+}
 
 
 def parse_options(
@@ -47,7 +81,24 @@ def parse_options(
         ),
         priority=priorities[options.priority],
         return_embeddings=options.return_embeddings,
+        max_frames=(
+            options.max_frames if options.HasField("max_frames") else limits.default_max_frames
+        ),
+        detail=_detail(options.detail, names),
     )
+
+
+def _detail(detail: scoring_pb2.Detail, names: list[str]) -> Detail:
+    if detail.tiles > MOST_TILES:
+        _invalid(f"tiles: {detail.tiles}; at most {MOST_TILES} are taken")
+    bands = []
+    for band in detail.when:
+        if band.concept not in names:
+            _invalid(f"detail: unknown concept {band.concept!r}")
+        if not band.at_least <= band.at_most:
+            _invalid(f"detail: the band of {band.concept!r} is empty")
+        bands.append(Band(names.index(band.concept), band.at_least, band.at_most))
+    return Detail(max(1, detail.tiles), tuple(bands))
 
 
 def _definition(concept: scoring_pb2.Concept, max_characters: int, width: int) -> Definition:
@@ -91,28 +142,39 @@ def _invalid(message: str) -> NoReturn:
 
 def image_scores(scored: ScoredImage, model: ModelDescription) -> scoring_pb2.ImageScores:
     """The answer for an image."""
+    facts = scored.facts
     return scoring_pb2.ImageScores(
         views=[_view(view) for view in scored.views],
-        media_type=scored.media.media_type,
-        width=scored.media.width,
-        height=scored.media.height,
+        media_type=facts.media_type,
+        width=facts.width,
+        height=facts.height,
         model=model_identity(model),
+        partial=facts.partial,
+        frames=facts.frames,
+        total_frames=facts.total_frames,
+        duration=duration_message(facts.duration),
     )
 
 
 def _view(scored: ScoredView) -> scoring_pb2.View:
     view, region = scored.view, scored.view.region
-    frame_time = duration_pb2.Duration()
-    frame_time.FromNanoseconds(round(view.frame_time * 1e9))
     return scoring_pb2.View(
         frame_index=view.frame_index,
-        frame_time=frame_time,
+        frame_time=duration_message(view.frame_time),
         region=scoring_pb2.Region(
             left=region.left, top=region.top, width=region.width, height=region.height
         ),
         similarities=scored.similarities.tolist(),
         embedding=scored.embedding.tolist() if scored.embedding is not None else (),
+        background=_BACKGROUNDS[view.background],
     )
+
+
+def duration_message(seconds: float) -> duration_pb2.Duration:
+    """A length of time as a message."""
+    message = duration_pb2.Duration()
+    message.FromNanoseconds(round(seconds * 1e9))
+    return message
 
 
 def model_identity(model: ModelDescription) -> scoring_pb2.ModelIdentity:
@@ -126,5 +188,5 @@ def error_status(error: ScoringError) -> status_pb2.Status:
     """The rich status of an error: code, message and ErrorInfo."""
     detail = any_pb2.Any()
     detail.Pack(error_details_pb2.ErrorInfo(reason=error.reason.name, domain=ERROR_DOMAIN))
-    number: int = error.reason.code.value[0]
+    number: int = STATUS_CODES[error.reason].value[0]
     return status_pb2.Status(code=number, message=error.message, details=[detail])

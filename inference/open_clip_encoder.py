@@ -17,7 +17,7 @@ import open_clip
 import torch
 import torch.nn.functional as F
 
-from inference.decoding import Preprocessing
+from inference.decoder.media import Preprocessing
 from inference.encoder import Embeddings, ModelDescription
 from inference.model_source import LocalCheckpoint, ModelError, ModelSource, PretrainedTag
 

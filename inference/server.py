@@ -16,9 +16,13 @@ from grpc_reflection.v1alpha import reflection
 from imagesafety.v1 import scoring_pb2, scoring_pb2_grpc
 from inference.admission import Admission
 from inference.concepts import ConceptCache
+from inference.decoder.media import MediaLimits, Preprocessing
+from inference.decoder.media_types import SCANNED
+from inference.decoder.protocol import WorkerSettings
 from inference.decoder_pool import DecoderPool
+from inference.decoder_process import DecoderStartError
 from inference.encoder import Encoder, EncoderThread
-from inference.media_types import SCANNED
+from inference.messages import duration_message
 from inference.model_source import DEMO, ModelError, parse_model
 from inference.scoring import Scorer
 from inference.service import ScoringService
@@ -97,14 +101,17 @@ async def _serve(
 ) -> int:
     model = encoder.description
     thread = EncoderThread(encoder)
-    decoders = DecoderPool(
-        settings.decoders, model.preprocessing, settings.max_image_pixels, settings.decode_seconds
-    )
+    decoders = _decoder_pool(settings, model.preprocessing)
     concepts = ConceptCache(
         thread.encode_texts, max_sets=settings.concept_cache_sets, text_batch=settings.text_batch
     )
     scorer = Scorer(
-        decoders, thread, concepts, max_batch=settings.max_batch, max_queue=settings.max_queue
+        decoders,
+        thread,
+        concepts,
+        max_batch=settings.max_batch,
+        max_queue=settings.max_queue,
+        frame_seconds=settings.frame_seconds,
     )
     admission = Admission(
         max_images=settings.max_images,
@@ -116,10 +123,11 @@ async def _serve(
     server = _grpc_server(settings, service, health_service)
     try:
         _listen(server, settings.listen, credentials)
-    except OSError as error:
+        await decoders.start()
+    except (OSError, DecoderStartError) as error:
         print(f"inference: {error}", file=sys.stderr)  # noqa: T201
+        await decoders.close()
         return 2
-    await decoders.start()
     scorer.start()
     await server.start()
     for name in ("", SERVICE_NAME):
@@ -132,10 +140,32 @@ async def _serve(
     await health_service.enter_graceful_shutdown()
     await server.stop(settings.drain_seconds)
     await scorer.close()
-    decoders.close()
+    await decoders.close()
     thread.close()
     log.info("stopped")
     return 0
+
+
+def _decoder_pool(settings: Settings, preprocessing: Preprocessing) -> DecoderPool:
+    limits = MediaLimits(
+        max_pixels=settings.max_image_pixels,
+        max_frames=settings.max_media_frames,
+        max_seconds=settings.max_media_seconds,
+    )
+    worker = WorkerSettings(
+        preprocessing=preprocessing,
+        limits=limits,
+        memory_bytes=settings.decode_memory,
+        seconds=settings.decode_seconds,
+        filtered=settings.sandbox != "off",
+    )
+    return DecoderPool(
+        worker,
+        workers=settings.decoders,
+        max_queue=settings.max_images,
+        max_views=settings.max_queue,
+        filter_required=settings.sandbox == "required",
+    )
 
 
 def _grpc_server(
@@ -186,6 +216,9 @@ def _limits(settings: Settings) -> scoring_pb2.Limits:
         max_prompts=settings.max_prompts,
         max_prompt_characters=settings.max_prompt_characters,
         media_types=SCANNED,
+        max_media_frames=settings.max_media_frames,
+        max_media_duration=duration_message(settings.max_media_seconds),
+        default_max_frames=settings.max_frames,
     )
 
 

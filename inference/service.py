@@ -16,12 +16,14 @@ from inference.bulk_stream import BulkStream
 from inference.encoder import ModelDescription
 from inference.errors import Reason, ScoringError
 from inference.messages import (
+    STATUS_CODES,
     error_status,
     image_scores,
     model_identity,
     parse_options,
 )
 from inference.scoring import Scorer, ScoringOptions
+from inference.shared_file import SharedFile
 from inference.work_queue import Priority
 
 RequestT = TypeVar("RequestT")
@@ -84,8 +86,8 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
                 options = self._options(header.options, Priority.INTERACTIVE)
                 async for message in request_iterator:
                     buffer.append(_chunk(message))
-                data, media_type = buffer.complete(), header.media_type
-                scores = await self._score(data, media_type, options, _deadline(context))
+                file, media_type = buffer.complete(), header.media_type
+                scores = await self._score(file, media_type, options, _deadline(context))
         except ScoringError as error:
             await _abort(context, error)
         return scoring_pb2.ScoreImageResponse(scores=scores)
@@ -103,10 +105,10 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             options = self._options(header.options, Priority.BULK)
             deadline = _deadline(context)
 
-            async def score(data: bytes, media_type: str) -> scoring_pb2.ImageScores:
+            async def score(file: SharedFile, media_type: str) -> scoring_pb2.ImageScores:
                 if self._draining:
                     raise ScoringError(Reason.DRAINING, "the replica is shutting down")
-                return await self._score(data, media_type, options, deadline)
+                return await self._score(file, media_type, options, deadline)
 
             stream = BulkStream(score, self._admission, self._stream_images)
             async for response in stream.responses(request_iterator):
@@ -118,10 +120,10 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         return parse_options(options, self._limits, self._model.embedding_width, default)
 
     async def _score(
-        self, data: bytes, media_type: str, options: ScoringOptions, deadline: float
+        self, file: SharedFile, media_type: str, options: ScoringOptions, deadline: float
     ) -> scoring_pb2.ImageScores:
         try:
-            scored = await self._scorer.score(data, media_type, options, deadline)
+            scored = await self._scorer.score(file, media_type, options, deadline)
         except ScoringError:
             raise
         except Exception as error:
@@ -155,7 +157,7 @@ async def _abort(
 ) -> NoReturn:
     details = error_status(error).SerializeToString()
     await context.abort(
-        error.reason.code,
+        STATUS_CODES[error.reason],
         error.message,
         trailing_metadata=(("grpc-status-details-bin", details),),
     )

@@ -56,6 +56,19 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(
         40_000_000, ge=1, description="most pixels of an image, width times height"
     )
+    max_media_frames: int = Field(10_000, ge=1, description="most frames of an animation or video")
+    max_media_seconds: float = Field(
+        3600.0, gt=0, description="longest animation or video, in seconds"
+    )
+    max_frames: int = Field(
+        16,
+        ge=0,
+        description="most frames of an animation or video that are encoded, for calls that don't "
+        "say; 0: all that differ",
+    )
+    frame_seconds: float = Field(
+        3.0, gt=0, description="how long the frames of one file are decoded to choose from them"
+    )
     max_message_bytes: int = Field(
         4 * 1024 * 1024, ge=2 * 1024 * 1024, description="largest gRPC message"
     )
@@ -65,6 +78,16 @@ class Settings(BaseSettings):
     concept_cache_sets: int = Field(64, ge=1, description="concept sets whose embeddings are kept")
     decode_workers: int = Field(0, ge=0, description="decoder processes; 0: one for each core")
     decode_seconds: float = Field(10.0, gt=0, description="longest time that one file may decode")
+    decode_memory: int = Field(
+        2 * 1024 * 1024 * 1024,
+        ge=64 * 1024 * 1024,
+        description="bytes of memory that one decoder process may take for a file",
+    )
+    sandbox: Literal["auto", "required", "off"] = Field(
+        "auto",
+        description="whether decoders are refused files, network and programs, by a filter of "
+        "system calls; auto: if libseccomp is there",
+    )
     stream_images: int = Field(
         32, ge=1, description="most images of one ScoreImages stream that are worked on at once"
     )

@@ -57,6 +57,23 @@ def test_torch_is_in_one_module_of_the_service() -> None:
     assert importing("inference", "open_clip") - training == {"inference/open_clip_encoder.py"}
 
 
+def test_a_decoder_process_has_nothing_of_the_service() -> None:
+    code = "import sys, inference.decoder.worker; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert {"av", "PIL"} <= set(loaded)
+    assert not {"grpc", "torch", "open_clip", "asyncio", "imagesafety"} & set(loaded)
+
+
+def test_the_service_has_no_decoder_in_its_process() -> None:
+    code = "import sys, inference.server; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"av", "PIL", "pillow_jxl"} & set(loaded)
+
+
 def test_the_gateway_starts_where_torch_is_not_installed() -> None:
     address, admin = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     code = f"""

@@ -1,98 +1,271 @@
-"""Decoding in processes: what goes wrong with one image costs one image."""
+"""Decoding in processes: what goes wrong with one file costs one error."""
 
 import asyncio
+import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from inference import decoder_process
+from inference.decoder.media import DecodedMedia, MediaLimits, Request
+from inference.decoder.protocol import WorkerSettings
 from inference.decoder_pool import DecoderPool
+from inference.decoder_process import DecoderStartError
 from inference.errors import Reason, ScoringError
-from tests.e2e.processes import children, wait_until
-from tests.inference.test_decoding import SQUASH, drawing, encoded
+from inference.shared_file import SharedFile
+from inference.work_queue import Priority
+from tests.e2e.processes import is_alive, wait_until
+from tests.inference.decoder.test_decode import SQUASH, drawing
+from tests.media import drawn, moving, still
 
-GOOD = encoded(drawing())
-# Seconds of work: noise does not compress, and PNG filters every row.
-SLOW = encoded(Image.effect_noise((6000, 6000), 100).convert("RGB"), compress_level=1)
+GOOD = still(drawing())
+MIB = 1024 * 1024
+FAULTS = "tests.inference.faulty_worker"
 
 
-def cpu_ticks(pid: int) -> int:
-    """Processor time that a process has used, in hundredths of a second."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11])
+@contextlib.asynccontextmanager
+async def pool_of(
+    workers: int = 1,
+    *,
+    seconds: float = 60,
+    memory_bytes: int = 1024 * MIB,
+    max_views: int = 512,
+    max_queue: int = 512,
+) -> AsyncIterator[DecoderPool]:
+    limits = MediaLimits(max_pixels=40_000_000, max_frames=1000, max_seconds=600)
+    settings = WorkerSettings(SQUASH, limits, memory_bytes, seconds, filtered=True)
+    pool = DecoderPool(settings, workers=workers, max_queue=max_queue, max_views=max_views)
+    await pool.start()
+    try:
+        yield pool
+    finally:
+        await pool.close()
 
 
 @pytest.fixture
-async def pool() -> AsyncIterator[DecoderPool]:
-    decoders = DecoderPool(1, SQUASH, 40_000_000, max_seconds=0.3)
-    await decoders.start()
-    yield decoders
-    decoders.close()
+def faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoders that crash, hang and so on where a file tells them to."""
+    monkeypatch.setattr(decoder_process, "WORKER_MODULE", FAULTS)
 
 
-def worker_pids() -> list[int]:
-    return [pid for pid, line in children(os.getpid()).items() if "spawn_main" in line]
-
-
-async def test_images_and_errors_come_back_from_the_workers(pool: DecoderPool) -> None:
-    media = await pool.decode(GOOD, "image/png")
-    assert (media.width, media.height) == (200, 120)
-    with pytest.raises(ScoringError) as caught:
-        await pool.decode(GOOD, "image/jpeg")
-    assert caught.value.reason is Reason.TYPE_MISMATCH
-    assert "declared as image/jpeg" in caught.value.message
-
-
-async def test_a_file_that_takes_too_long_is_given_up_and_the_next_one_decoded(
-    pool: DecoderPool,
-) -> None:
-    with pytest.raises(ScoringError) as caught:
-        await pool.decode(SLOW, "")
-    assert caught.value.reason is Reason.DECODER_TIMEOUT
-    assert (await pool.decode(GOOD, "")).views
-
-
-async def test_a_worker_that_dies_costs_its_image_only() -> None:
-    decoders = DecoderPool(1, SQUASH, 40_000_000, max_seconds=60)
-    await decoders.start()
+@contextlib.contextmanager
+def shared(data: bytes) -> Iterator[SharedFile]:
+    file = SharedFile("test")
+    file.append(data)
     try:
-        [worker] = worker_pids()
-        idle = cpu_ticks(worker)
-        slow = asyncio.create_task(decoders.decode(SLOW, ""))
-        waiting = asyncio.create_task(decoders.decode(GOOD, ""))
-        await asyncio.to_thread(
-            wait_until, lambda: cpu_ticks(worker) > idle + 10, "the worker's work", 30
-        )
-        os.kill(worker, signal.SIGKILL)
-        with pytest.raises(ScoringError) as caught:
-            await slow
-        assert caught.value.reason is Reason.DECODER_CRASHED
-        assert (await waiting).views
+        yield file
     finally:
-        decoders.close()
+        file.close()
 
 
-async def test_a_worker_that_dies_while_it_is_idle_costs_nothing() -> None:
-    decoders = DecoderPool(2, SQUASH, 40_000_000, max_seconds=60)
-    await decoders.start()
-    for _ in range(3):
-        os.kill(worker_pids()[-1], signal.SIGKILL)
-        for _ in range(4):
-            assert (await decoders.decode(GOOD, "")).views
-    assert len(worker_pids()) <= 2, "no worker of a given-up pool is left"
-    decoders.close()
-    assert worker_pids() == []
+async def decode(
+    pool: DecoderPool, data: bytes, declared: str = "", *, max_frames: int = 16
+) -> DecodedMedia:
+    """Decodes a file, and holds its views no longer than it takes to copy them."""
+    deadline = asyncio.get_running_loop().time() + 60
+    request = Request(declared, max_frames, frame_seconds=60)
+    with shared(data) as file:
+        async with pool.decoded(file, request, priority=Priority.BULK, deadline=deadline) as media:
+            return DecodedMedia(media.facts, media.views, tuple(media.pixels))
 
 
-async def test_a_cancelled_caller_leaves_the_workers_alone(pool: DecoderPool) -> None:
-    before = worker_pids()
-    tasks = [asyncio.create_task(pool.decode(GOOD, "")) for _ in range(20)]
-    await asyncio.sleep(0)
-    for task in tasks[::2]:
-        task.cancel()
-    done = await asyncio.gather(*tasks, return_exceptions=True)
-    assert sum(isinstance(result, asyncio.CancelledError) for result in done) == 10
-    assert (await pool.decode(GOOD, "")).views
-    assert worker_pids() == before
+async def reason(pool: DecoderPool, data: bytes) -> Reason:
+    with pytest.raises(ScoringError) as caught:
+        await decode(pool, data)
+    return caught.value.reason
+
+
+async def test_images_and_errors_come_back_from_the_processes() -> None:
+    async with pool_of() as pool:
+        media = await decode(pool, GOOD, "image/png")
+        assert (media.facts.width, media.facts.height) == (200, 140)
+        assert [len(view) for view in media.pixels] == [64 * 64 * 3]
+        with pytest.raises(ScoringError) as caught:
+            await decode(pool, GOOD, "image/jpeg")
+        assert caught.value.reason is Reason.TYPE_MISMATCH
+        assert "declared as image/jpeg" in caught.value.message
+
+
+async def test_many_views_come_back_in_order() -> None:
+    """More than are copied at once: they are read from where the decoder put them."""
+    frames = [drawn(seed=number, size=100) for number in range(150)]
+    async with pool_of() as pool:
+        data = moving(frames, "image/webp")
+        media = await decode(pool, data, max_frames=0)
+        again = await decode(pool, data, max_frames=0)
+    assert [view.frame_index for view in media.views] == list(range(150))
+    assert sum(map(len, media.pixels)) > MIB
+    assert media == again
+
+
+@pytest.mark.usefixtures("faults")
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        (b"crash", Reason.DECODER_CRASHED),
+        (b"exit", Reason.DECODER_CRASHED),
+        (b"spin", Reason.DECODER_TIMEOUT),
+        (b"sleep", Reason.DECODER_TIMEOUT),
+        (b"memory", Reason.DECODER_OUT_OF_MEMORY),
+        (b"lie", Reason.DECODER_CRASHED),
+        (b"views", Reason.DECODER_CRASHED),
+        (b"none", Reason.DECODER_CRASHED),
+        (b"raise", Reason.UNDECODABLE),
+    ],
+)
+async def test_a_file_that_breaks_its_decoder_costs_one_error(
+    fault: bytes, expected: Reason
+) -> None:
+    async with pool_of(2, seconds=1, memory_bytes=256 * MIB) as pool:
+        answers = await asyncio.gather(
+            *(decode(pool, GOOD) for _ in range(5)),
+            reason(pool, b"fault:" + fault),
+            *(decode(pool, GOOD) for _ in range(5)),
+        )
+        assert [answer for answer in answers if isinstance(answer, Reason)] == [expected]
+        assert all(media.views for media in answers if isinstance(media, DecodedMedia))
+        assert (await decode(pool, GOOD)).views
+
+
+@pytest.mark.usefixtures("faults")
+async def test_nothing_is_left_of_a_process_that_was_ended() -> None:
+    async with pool_of(seconds=1) as pool:
+        [before] = pool.pids
+        await reason(pool, b"fault:sleep")
+        assert (await decode(pool, GOOD)).views
+        [after] = pool.pids
+    assert before != after
+    assert not is_alive(before)
+    assert not is_alive(after)
+
+
+async def test_a_process_that_dies_while_it_is_idle_costs_nothing() -> None:
+    async with pool_of(2) as pool:
+        for _ in range(5):
+            os.kill(max(pool.pids), signal.SIGKILL)
+            answers = await asyncio.gather(*(decode(pool, GOOD) for _ in range(4)))
+            assert all(media.views for media in answers)
+        assert len(pool.pids) <= 2
+
+
+async def test_a_cancelled_caller_leaves_the_processes_alone() -> None:
+    async with pool_of() as pool:
+        before = pool.pids
+        tasks = [asyncio.create_task(decode(pool, GOOD)) for _ in range(20)]
+        await asyncio.sleep(0)
+        for task in tasks[::2]:
+            task.cancel()
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        assert sum(isinstance(result, asyncio.CancelledError) for result in done) == 10
+        assert (await decode(pool, GOOD)).views
+        assert pool.pids == before
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_no_descriptor_is_left_open() -> None:
+    animation = moving([drawn(seed=number, size=100) for number in range(120)], "image/webp")
+    async with pool_of() as pool:
+        await decode(pool, GOOD)
+        before = open_descriptors()
+        for _ in range(3):
+            await decode(pool, animation, max_frames=0)
+            await reason(pool, b"junk")
+            task = asyncio.create_task(decode(pool, animation, max_frames=0))
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await decode(pool, GOOD)
+        assert open_descriptors() == before
+
+
+async def test_no_more_is_decoded_while_callers_hold_many_views() -> None:
+    request = Request("", 16, frame_seconds=60)
+    loop = asyncio.get_running_loop()
+    async with pool_of(max_views=1) as pool:
+        with shared(GOOD) as file:
+            deadline = loop.time() + 60
+            async with pool.decoded(file, request, priority=Priority.BULK, deadline=deadline):
+                waiting = asyncio.create_task(decode(pool, GOOD))
+                done, _ = await asyncio.wait({waiting}, timeout=0.3)
+                assert not done
+        assert (await waiting).views
+
+
+async def test_what_waited_beyond_its_deadline_is_not_decoded() -> None:
+    request = Request("", 16, frame_seconds=60)
+    async with pool_of() as pool:
+        past = asyncio.get_running_loop().time() - 1
+        with shared(GOOD) as file:
+            late = pool.decoded(file, request, priority=Priority.BULK, deadline=past)
+            with pytest.raises(ScoringError) as caught:
+                await late.__aenter__()
+    assert caught.value.reason is Reason.DEADLINE_EXCEEDED
+
+
+async def test_a_full_queue_refuses() -> None:
+    async with pool_of(max_queue=1) as pool:
+        tasks = [asyncio.create_task(decode(pool, GOOD)) for _ in range(5)]
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    refused = [error for error in results if isinstance(error, ScoringError)]
+    assert {error.reason for error in refused} == {Reason.QUEUE_FULL}
+    assert 0 < len(refused) < 5
+
+
+async def test_a_process_that_cannot_start_is_one_clear_error(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(decoder_process, "WORKER_MODULE", "tests.no_such_module")
+    with pytest.raises(DecoderStartError, match="ended with code 1 before it was ready"):
+        async with pool_of():
+            pass
+    assert "no_such_module" in capfd.readouterr().err
+
+
+async def test_the_processes_go_when_the_service_is_killed() -> None:
+    """Also one that is at work, or hangs: nobody is left to end it."""
+    code = f"""
+import asyncio, sys
+from inference import decoder_process
+decoder_process.WORKER_MODULE = {FAULTS!r}
+from tests.inference.test_decoder_pool import *
+async def main():
+    async with pool_of(2, seconds=1) as pool:
+        asyncio.create_task(decode(pool, b"fault:sleep"))
+        await decode(pool, GOOD)
+        print(*pool.pids, flush=True)
+        await asyncio.sleep(60)
+asyncio.run(main())
+"""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    pids = [int(pid) for pid in (await process.stdout.readline()).split()]
+    assert len(pids) == 2
+    process.kill()
+    await process.wait()
+    await asyncio.to_thread(
+        wait_until, lambda: not any(map(is_alive, pids)), "the end of the decoders", 30
+    )
+
+
+def test_pictures_of_the_largest_size_fit_into_the_memory_of_a_decoder() -> None:
+    """Twice over, as every type that needs the most of it: 40 megapixels with transparency."""
+
+    async def run() -> None:
+        image = Image.new("RGBA", (8000, 5000), (200, 30, 30, 128))
+        async with pool_of(memory_bytes=2048 * MIB) as pool:
+            for kind in ("image/png", "image/webp", "image/jxl", "image/avif"):
+                options = {"speed": 10} if kind == "image/avif" else {}
+                media = await decode(pool, still(image, kind, **options))
+                assert media.facts.width == 8000, kind
+
+    asyncio.run(run())

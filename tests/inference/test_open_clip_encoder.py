@@ -12,11 +12,11 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors.torch import save_file
 
-from inference.decoding import decode
 from inference.demo.drawing import random_scene, render
 from inference.model_source import DEMO_FOLDER, ModelError, parse_model
 from inference.open_clip_encoder import OpenClipEncoder
-from tests.inference.test_decoding import encoded
+from tests.inference.decoder.test_decode import pixels
+from tests.media import still
 
 TEXTS = ["a red triangle", "something blue", "nothing that it knows", "a " * 100]
 # Two towers of open_clip's own, with its usual centre crop, small enough for a test.
@@ -30,8 +30,8 @@ TINY = {
 @pytest.fixture(scope="module")
 def pictures() -> list[Image.Image]:
     rng = np.random.default_rng(0)
-    sizes = [(100, 80), (64, 64), (300, 500), (33, 48)]
-    return [render(random_scene(rng, aspect=w / h), w, h) for w, h in sizes]
+    # Squares, of which a centre crop takes nothing away.
+    return [render(random_scene(rng), side, side) for side in (100, 64, 500, 33)]
 
 
 def load(setting: str) -> OpenClipEncoder:
@@ -44,7 +44,7 @@ def assert_agrees(
     wanted = PreprocessCfg(**model.visual.preprocess_cfg)
     preprocess = image_transform_v2(wanted, is_train=False)
     spec = encoder.description.preprocessing
-    views = [decode(encoded(p), "", spec, 10**9).views[0].pixels for p in pictures]
+    views = [pixels(still(p), spec).tobytes() for p in pictures]
     model.eval()
     with torch.inference_mode():
         images = model.encode_image(torch.stack([preprocess(p) for p in pictures]), normalize=True)
@@ -116,7 +116,7 @@ def test_a_tag_brings_the_activation_that_its_weights_were_trained_with(
 
 def test_lower_precision_stays_close(pictures: list[Image.Image]) -> None:
     spec = load("demo").description.preprocessing
-    views = [decode(encoded(p), "", spec, 10**9).views[0].pixels for p in pictures]
+    views = [pixels(still(p), spec).tobytes() for p in pictures]
     exact = load("demo").encode_images(views)
     low = OpenClipEncoder("demo", parse_model("demo"), device="cpu", precision="bfloat16")
     assert low.description.backend == "pytorch-cpu-bfloat16"
@@ -126,7 +126,7 @@ def test_lower_precision_stays_close(pictures: list[Image.Image]) -> None:
 def test_scores_do_not_depend_on_the_batch(pictures: list[Image.Image]) -> None:
     encoder = load("demo")
     spec = encoder.description.preprocessing
-    views = [decode(encoded(p), "", spec, 10**9).views[0].pixels for p in pictures]
+    views = [pixels(still(p), spec).tobytes() for p in pictures]
     alone = np.concatenate([encoder.encode_images([view]) for view in views])
     np.testing.assert_allclose(encoder.encode_images(views), alone, atol=1e-5)
 

@@ -1,0 +1,196 @@
+"""What the service and a decoder process say to each other.
+
+One packet each way for a file, over a SEQPACKET socket: a request as JSON, with two file
+descriptors (the file, and an empty one for the views), and a reply as JSON. The views stand in the
+second file as records of fixed size: a header and the pixels.
+
+A decoder that a hostile file has taken over can say what it likes, so nothing of its is unpickled
+or evaluated, and a reply that is not as agreed is the end of that decoder.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+from inference.decoder.media import (
+    Background,
+    DecodedMedia,
+    Facts,
+    MediaLimits,
+    Preprocessing,
+    Region,
+    Request,
+    View,
+)
+from inference.errors import Reason, ScoringError
+
+MAX_PACKET_BYTES = 128 * 1024  # under what Linux lets through in one piece by default
+MAX_CLOSER = 1000  # views of a request, which has to fit into a packet
+_MAX_TEXT = 300
+_HEADER = struct.Struct("<IdIIIIB")
+# The reasons that a file can be the cause of.
+_REASONS = frozenset(
+    {Reason.EMPTY_IMAGE, Reason.UNSUPPORTED_TYPE, Reason.TYPE_MISMATCH, Reason.TRUNCATED}
+    | {Reason.UNDECODABLE, Reason.DECODER_OUT_OF_MEMORY, Reason.DECODER_TIMEOUT}
+    | {Reason.TOO_MANY_PIXELS, Reason.TOO_MANY_FRAMES, Reason.TOO_LONG}
+)
+
+
+class BrokenReplyError(Exception):
+    """A reply that is not as agreed."""
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What a decoder process is told when it starts."""
+
+    preprocessing: Preprocessing
+    limits: MediaLimits
+    memory_bytes: int
+    seconds: float  # for one file
+    filtered: bool  # whether to refuse system calls
+
+    def to_json(self) -> str:
+        """The settings as an argument of the command line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> WorkerSettings:
+        """The settings in such an argument."""
+        values = json.loads(text)
+        preprocessing, limits = values.pop("preprocessing"), values.pop("limits")
+        return cls(Preprocessing(**preprocessing), MediaLimits(**limits), **values)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a decoder found: facts and the number of views, or an error."""
+
+    facts: Facts | None
+    views: int
+    error: ScoringError | None
+
+
+def pack_request(request: Request) -> bytes:
+    """A request as a packet; of `closer`, the first thousand."""
+    return json.dumps(
+        [
+            request.declared_type[:_MAX_TEXT],
+            request.max_frames,
+            request.frame_seconds,
+            request.tiles,
+            [
+                [view.frame_index, view.frame_time, *asdict(view.region).values()]
+                for view in request.closer[:MAX_CLOSER]
+            ],
+        ]
+    ).encode()
+
+
+def unpack_request(packet: bytes) -> Request:
+    """The request in a packet, which comes from the service."""
+    declared_type, max_frames, frame_seconds, tiles, closer = json.loads(packet)
+    views = (
+        View(index, seconds, Region(*region), Background.NONE) for index, seconds, *region in closer
+    )
+    return Request(declared_type, max_frames, frame_seconds, tiles, tuple(views))
+
+
+def pack_media(media: DecodedMedia, write: Callable[[bytes, bytes], None]) -> bytes:
+    """Writes the views of a file, header and pixels, and returns the reply about it."""
+    for view, pixels in zip(media.views, media.pixels, strict=True):
+        region = view.region
+        header = _HEADER.pack(
+            view.frame_index,
+            view.frame_time,
+            *(region.left, region.top, region.width, region.height),
+            view.background,
+        )
+        write(header, pixels)
+    return json.dumps([list(asdict(media.facts).values()), len(media.views)]).encode()
+
+
+def pack_error(error: ScoringError) -> bytes:
+    """The reply about a file that has no views."""
+    return json.dumps([error.reason.name, error.message[:_MAX_TEXT]]).encode()
+
+
+def unpack_reply(packet: bytes) -> Reply:
+    """The reply in a packet. Raises BrokenReplyError."""
+    try:
+        first, second = json.loads(packet)
+        if isinstance(first, str):
+            return Reply(None, 0, ScoringError(_reason(first), _text(second)))
+        media_type, width, height, frames, total_frames, duration, partial = first
+        facts = Facts(
+            media_type=_text(media_type),
+            width=_count(width),
+            height=_count(height),
+            frames=_count(frames),
+            total_frames=_count(total_frames),
+            duration=_seconds(duration),
+            partial=_text(partial),
+        )
+        return Reply(facts, _count(second), None)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise BrokenReplyError("a reply that can't be read") from error
+
+
+class StoredViews(Sequence[bytes]):
+    """The views that a decoder has written; their pixels are read when they are asked for."""
+
+    def __init__(self, read: Callable[[int, int], bytes], count: int, view_bytes: int) -> None:
+        """`read` takes a number of bytes and an offset."""
+        self._read = read
+        self._count = count
+        self._view_bytes = view_bytes
+        self._record_bytes = _HEADER.size + view_bytes
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> bytes:  # type: ignore[override]
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        pixels = self._read(self._view_bytes, index * self._record_bytes + _HEADER.size)
+        if len(pixels) != self._view_bytes:
+            raise BrokenReplyError("a view is missing")
+        return pixels
+
+    def view(self, index: int) -> View:
+        """Where a view comes from. Raises BrokenReplyError."""
+        header = self._read(_HEADER.size, index * self._record_bytes)
+        try:
+            frame_index, seconds, *region, background = _HEADER.unpack(header)
+            return View(frame_index, _seconds(seconds), Region(*region), Background(background))
+        except (struct.error, ValueError) as error:
+            raise BrokenReplyError("a view that can't be read") from error
+
+
+def _reason(name: str) -> Reason:
+    reason = Reason[name]
+    if reason not in _REASONS:
+        raise ValueError(name)
+    return reason
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("no text")
+    return "".join(c if c.isprintable() else " " for c in value[:_MAX_TEXT])
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 2**32:
+        raise ValueError("no count")
+    return value
+
+
+def _seconds(value: object) -> float:
+    if not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError("no time")
+    return float(value)

@@ -1,0 +1,98 @@
+"""Takes from a decoder process what it does not need: memory, time, files, network, programs.
+
+Resource limits hold on every Linux. The filter of system calls (seccomp, by libseccomp) is there
+where that library is; Debian has it in every installation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import os
+import resource
+import signal
+from pathlib import Path
+
+_OPEN_FILES = 2  # at once, beside those that are open: the file to decode and its views
+_CLONE_THREAD = 0x00010000
+
+# What decoding needs: memory, threads, clocks, and the descriptors that it is handed.
+_ALLOWED = (
+    *("brk", "madvise", "mmap", "mprotect", "mremap", "munmap", "membarrier"),
+    *("close", "fstat", "newfstatat", "lseek", "pread64", "pwritev", "pwritev2", "read", "readv"),
+    *("write", "writev", "fcntl", "ioctl", "dup", "dup2", "dup3"),
+    *("recvfrom", "recvmsg", "sendmsg", "sendto", "poll", "ppoll", "select", "pselect6"),
+    *("futex", "get_robust_list", "set_robust_list", "rseq", "sched_yield", "gettid", "getpid"),
+    *("sched_getaffinity", "getcpu", "getrandom", "set_tid_address", "prlimit64", "setrlimit"),
+    *("getrlimit", "getrusage", "setitimer", "alarm", "sysinfo", "uname"),
+    *("clock_gettime", "clock_nanosleep", "clock_getres", "gettimeofday", "nanosleep", "time"),
+    *("rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "restart_syscall"),
+    *("exit", "exit_group", "tgkill", "getuid", "geteuid", "getgid", "getegid"),
+)
+
+
+def limit_resources(memory_bytes: int) -> None:
+    """Lets the process take that much more memory than it has, and no more open files.
+
+    The files that it is handed for one job are within what is left.
+    """
+    in_use = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    highest = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
+    _limit(resource.RLIMIT_AS, in_use + memory_bytes)
+    _limit(resource.RLIMIT_FSIZE, memory_bytes)  # of the views that it writes
+    _limit(resource.RLIMIT_NOFILE, highest + 1 + _OPEN_FILES)
+    _limit(resource.RLIMIT_CORE, 0)
+    with contextlib.suppress(OSError):  # when memory is short, it goes before the service does
+        Path("/proc/self/oom_score_adj").write_text("800")
+
+
+def filter_system_calls() -> str:
+    """Refuses every system call that decoding does not need; says why that is not possible, if so.
+
+    What is refused fails with EPERM, so that a library can say what it wanted.
+    """
+    try:
+        import pyseccomp
+    except (ImportError, RuntimeError, OSError) as error:
+        return f"libseccomp is missing ({error})"
+    try:
+        rules = pyseccomp.SyscallFilter(defaction=pyseccomp.ERRNO(errno.EPERM))
+        for name in _ALLOWED:
+            with contextlib.suppress(ValueError, OSError):  # not on this architecture
+                rules.add_rule(pyseccomp.ALLOW, name)
+        threads = pyseccomp.Arg(0, pyseccomp.MASKED_EQ, _CLONE_THREAD, _CLONE_THREAD)
+        rules.add_rule(pyseccomp.ALLOW, "clone", threads)
+        # Its flags can't be seen from here; without it, the C library uses clone.
+        rules.add_rule(pyseccomp.ERRNO(errno.ENOSYS), "clone3")
+        rules.load()
+    except (OSError, ValueError, AttributeError) as error:
+        return f"the kernel refuses the filter ({error})"
+    return ""
+
+
+class Watchdog:
+    """Ends the process when one file takes too long, whatever else goes on in it."""
+
+    def __init__(self, seconds: float) -> None:
+        """`seconds` of processor time, and one more of any time, for a file."""
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        used = usage.ru_utime + usage.ru_stime
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(used + self._seconds), hard))
+        signal.setitimer(signal.ITIMER_REAL, self._seconds + 1)
+
+    def __exit__(self, *exception: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        resource.setrlimit(resource.RLIMIT_CPU, (hard, hard))
+
+
+def _limit(kind: int, value: int) -> None:
+    _, hard = resource.getrlimit(kind)
+    if hard != resource.RLIM_INFINITY:
+        value = min(value, hard)
+    resource.setrlimit(kind, (value, value))

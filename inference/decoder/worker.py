@@ -1,0 +1,114 @@
+"""A decoder process: `python -m inference.decoder.worker DESCRIPTOR SETTINGS`.
+
+The service starts it with one end of a socket, and it says there that it is ready. Then it decodes
+one file after the other until the other end is closed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+import pkgutil
+import random
+import socket
+import sys
+from collections.abc import Callable
+
+import av
+from PIL import Image
+
+from inference.decoder.decode import Decoder
+from inference.decoder.failures import what_is_wrong
+from inference.decoder.media import DecodedMedia, Request
+from inference.decoder.protocol import (
+    MAX_PACKET_BYTES,
+    WorkerSettings,
+    pack_error,
+    pack_media,
+    unpack_request,
+)
+from inference.decoder.sandbox import Watchdog, filter_system_calls, limit_resources
+from inference.errors import ScoringError
+
+ANCILLARY_BYTES = 2  # descriptors that come with a request
+_LARGE_BYTES = 32 * 1024 * 1024  # what the C library may keep of the memory of a file
+
+DecodeFunction = Callable[[bytes, Request], DecodedMedia]
+"""Decodes a file. Raises ScoringError."""
+
+
+def main(arguments: list[str], decode: DecodeFunction | None = None) -> int:
+    """Serves until the service closes the socket. Tests give a `decode` of their own."""
+    connection = socket.socket(fileno=int(arguments[0]))
+    settings = WorkerSettings.from_json(arguments[1])
+    if decode is None:
+        # Which frames are looked at must not be known to those who send files.
+        rng = random.SystemRandom()
+        decode = Decoder(settings.preprocessing, settings.limits, rng).decode
+    _import_all()
+    memory = _Memory()
+    limit_resources(settings.memory_bytes)
+    unfiltered = filter_system_calls() if settings.filtered else ""
+    connection.send(json.dumps(unfiltered).encode())
+    watchdog = Watchdog(settings.seconds)
+    while True:
+        packet, descriptors, _, _ = socket.recv_fds(connection, MAX_PACKET_BYTES, ANCILLARY_BYTES)
+        if not packet:
+            return 0
+        source, target = descriptors
+        with watchdog:
+            reply = _answer(decode, packet, source, target)
+        os.close(source)
+        os.close(target)
+        memory.give_back()
+        connection.send(reply)
+
+
+def _import_all() -> None:
+    """Imports what Pillow and PyAV would import when they need it: then there are no files."""
+    Image.init()
+    for module in pkgutil.walk_packages(av.__path__, "av."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+
+def _answer(decode: DecodeFunction, packet: bytes, source: int, target: int) -> bytes:
+    """Decodes a file; the views go to `target`, the reply is returned."""
+    written = 0
+
+    def write(header: bytes, pixels: bytes) -> None:
+        nonlocal written
+        size = len(header) + len(pixels)
+        if os.pwritev(target, (header, pixels), written) != size:
+            raise MemoryError  # over the size that a file may have
+        written += size
+
+    try:
+        data = os.pread(source, os.fstat(source).st_size, 0)
+        return pack_media(decode(data, unpack_request(packet)), write)
+    except ScoringError as error:
+        return pack_error(error)
+    except Exception as error:  # of ours, or memory that is short where no decoder is at work
+        return pack_error(what_is_wrong(error))
+
+
+class _Memory:
+    """Gives memory back that the C library keeps after a large picture."""
+
+    def __init__(self) -> None:
+        self._descriptor = os.open("/proc/self/statm", os.O_RDONLY)
+        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # the GNU library's
+        self._usual = self._resident()
+
+    def give_back(self) -> None:
+        if self._trim is not None and self._resident() > self._usual + _LARGE_BYTES:
+            self._trim(0)
+
+    def _resident(self) -> int:
+        return int(os.pread(self._descriptor, 100, 0).split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
