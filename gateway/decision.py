@@ -10,7 +10,7 @@ from enum import StrEnum
 import grpc
 
 from imagesafety.client import ScoringError
-from imagesafety.policy import Policy, judge_image
+from imagesafety.policy import Partial, Policy, judge_image
 from imagesafety.scores import ImageScores
 
 
@@ -60,15 +60,15 @@ class Decision:
 
 
 class TooLargeError(Exception):
-    """The image is over a limit of the inference service."""
+    """The file is over a limit of the inference service."""
 
 
 # What the inference service says of a file that it can't look at.
 _UNDECODABLE = frozenset(
     {"UNSUPPORTED_TYPE", "TYPE_MISMATCH", "TRUNCATED", "UNDECODABLE"}
-    | {"EMPTY_IMAGE", "DECODER_CRASHED", "DECODER_TIMEOUT"}
+    | {"EMPTY_IMAGE", "DECODER_CRASHED", "DECODER_TIMEOUT", "DECODER_OUT_OF_MEMORY"}
 )
-_TOO_LARGE = frozenset({"TOO_MANY_BYTES", "TOO_MANY_PIXELS"})
+_TOO_LARGE = frozenset({"TOO_MANY_BYTES", "TOO_MANY_PIXELS", "TOO_MANY_FRAMES", "TOO_LONG"})
 _CAUSES = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: Cause.OVERLOAD,
     grpc.StatusCode.UNAVAILABLE: Cause.UNAVAILABLE,
@@ -92,6 +92,8 @@ class Decider:
             verdict = judge_image(self.policy, [view.similarities for view in scores.views])
         except ValueError as error:
             return self.without_scores(Cause.ERROR, f"scores that can't be judged: {error}")
+        if scores.partial and not verdict.rejects and self.policy.partial is not Partial.ACCEPT:
+            return self._on_partial(scores.partial)
         if verdict.rule is None:
             return _decision(accepted=True, cause=Cause.POLICY, message="no rule holds")
         return _decision(
@@ -100,6 +102,13 @@ class Decider:
             rule=verdict.rule.name,
             message=f"rule {verdict.rule.name} holds",
         )
+
+    def _on_partial(self, why: str) -> Decision:
+        """The decision on a file whose visible part is harmless."""
+        message = f"only a part of it could be looked at: {why}"
+        if self.policy.partial is Partial.REJECT:
+            return _decision(accepted=False, cause=Cause.UNDECODABLE, message=message)
+        return self.without_scores(Cause.UNDECODABLE, message)
 
     def on_failure(self, error: ScoringError) -> Decision:
         """The decision on an image that inference gave no scores for.

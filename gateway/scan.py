@@ -18,7 +18,10 @@ from gateway.settings import Settings
 from gateway.upload import ClientGoneError, Upload, UploadTooLargeError
 from imagesafety.client import ConceptSet, ScoringClient, ScoringError
 
-MEDIA_TYPES = frozenset({"image/gif", "image/jpeg", "image/png", "image/webp"})
+MEDIA_TYPES = frozenset(
+    {"image/apng", "image/avif", "image/gif", "image/jpeg", "image/jxl", "image/png", "image/webp"}
+    | {"video/mp4", "video/webm"}
+)
 LINGER_SECONDS = 2.0  # for how long a body is read that nobody needs any more
 CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody is there to read it
 
@@ -65,7 +68,8 @@ class Scanner:
     ) -> None:
         self._settings = settings
         self._client = client
-        self._concepts = ConceptSet(decider.policy.concepts)
+        self._policy = decider.policy
+        self._concepts = ConceptSet(self._policy.concepts)
         self._decider = decider
         self._metrics = metrics
 
@@ -135,6 +139,8 @@ class Scanner:
                 concepts=self._concepts,
                 timeout=max(0.001, until - time.monotonic()),
                 media_type=media_type,
+                tiles=self._policy.detail.tiles if self._policy.detail else 1,
+                closer_when=self._policy.closer_when,
             )
         )
         watching = asyncio.create_task(upload.wait_for_disconnect())

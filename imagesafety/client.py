@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from imagesafety.policy import Concept
+from imagesafety.policy import Band, Concept
 from imagesafety.scores import ImageScores, ModelDescription, image_scores, model_description
 from imagesafety.server_status import ServerStatus
 from imagesafety.v1 import scoring_pb2, scoring_pb2_grpc
@@ -134,8 +134,13 @@ class ScoringClient:
         concepts: ConceptSet,
         timeout: float,  # noqa: ASYNC109 - it becomes the deadline that the service sees
         media_type: str = "",
+        max_frames: int | None = None,
+        tiles: int = 1,
+        closer_when: Sequence[Band] = (),
     ) -> ImageScores:
         """Scores one image, sending its bytes as `chunks` yields them.
+
+        `max_frames`, `tiles` and `closer_when` are those of scoring.proto's ScoringOptions.
 
         The next chunk is asked for only when the last one was taken by the connection. The call
         may end before `chunks` does. Raises ScoringError, and whatever `chunks` raises, after
@@ -143,7 +148,18 @@ class ScoringClient:
         """
         header = scoring_pb2.ScoreImageHeader(
             options=scoring_pb2.ScoringOptions(
-                concepts=concepts.messages, priority=scoring_pb2.PRIORITY_INTERACTIVE
+                concepts=concepts.messages,
+                priority=scoring_pb2.PRIORITY_INTERACTIVE,
+                max_frames=max_frames,
+                detail=scoring_pb2.Detail(
+                    tiles=tiles,
+                    when=[
+                        scoring_pb2.SimilarityBand(
+                            concept=band.concept, at_least=band.at_least, at_most=band.at_most
+                        )
+                        for band in closer_when
+                    ],
+                ),
             ),
             media_type=media_type,
         )

@@ -25,6 +25,14 @@ class Action(StrEnum):
     FLAG = "flag"  # accept, but record for review
 
 
+class Partial(StrEnum):
+    """What to make of a file of which only a part could be looked at, and that part is harmless."""
+
+    UNDECODABLE = "undecodable"  # whatever the gateway does with files that can't be decoded
+    ACCEPT = "accept"
+    REJECT = "reject"
+
+
 @dataclass(frozen=True)
 class Prompt:
     """One wording of a concept, and its weight in the mean."""
@@ -89,6 +97,23 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class Band:
+    """A range of similarities to a concept, ends included."""
+
+    concept: str
+    at_least: float
+    at_most: float
+
+
+@dataclass(frozen=True)
+class Detail:
+    """Looks closer, in `tiles`×`tiles` tiles: where a threshold is within `margin`, or always."""
+
+    tiles: int
+    margin: float | None
+
+
+@dataclass(frozen=True)
 class Policy:
     """A whole policy. `digest` identifies the file that it was read from."""
 
@@ -99,6 +124,25 @@ class Policy:
     groups: Mapping[str, Group]
     rules: tuple[Rule, ...]
     digest: str
+    detail: Detail | None = None
+    partial: Partial = Partial.UNDECODABLE
+
+    @cached_property
+    def closer_when(self) -> tuple[Band, ...]:
+        """The similarities that call for a closer look; empty where every view gets one, or none.
+
+        A band is as much wider than the margin as adjustments may move the similarity.
+        """
+        if self.detail is None or self.detail.margin is None:
+            return ()
+        margin, bands = self.detail.margin, []
+        for group in self.groups.values():
+            for thresholds in (group.thresholds, group.critical):
+                for concept, threshold in thresholds.items():
+                    moved = [change.add.get(concept, 0.0) for change in self.adjustments]
+                    up, down = sum(m for m in moved if m > 0), sum(m for m in moved if m < 0)
+                    bands.append(Band(concept, threshold - margin - up, threshold + margin - down))
+        return tuple(bands)
 
     @cached_property
     def twin_thresholds(self) -> dict[str, list[tuple[str, float]]]:

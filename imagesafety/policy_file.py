@@ -13,7 +13,9 @@ from imagesafety.policy import (
     Action,
     Adjustment,
     Concept,
+    Detail,
     Group,
+    Partial,
     Policy,
     Prompt,
     Rule,
@@ -21,6 +23,17 @@ from imagesafety.policy import (
 from imagesafety.toml_lines import Place, line_of
 
 SHIPPED = Path(__file__).parent / "policies"  # a link to policies/ in a checkout
+MOST_TILES = 3  # per side, as scoring.proto has it
+_KEYS = (
+    "model",
+    "weights_digest",
+    "partial",
+    "concepts",
+    "adjustments",
+    "groups",
+    "rules",
+    "detail",
+)
 SMALLEST_WEIGHT, LARGEST_WEIGHT = 0.001, 1000.0
 
 
@@ -75,9 +88,7 @@ def parse_policy(text: str, source: str = "policy") -> Policy:
 
 
 def _policy(document: Mapping[str, object], digest: str) -> Policy:
-    _check_keys(
-        document, (), ("model", "weights_digest", "concepts", "adjustments", "groups", "rules")
-    )
+    _check_keys(document, (), _KEYS)
     concepts = _concepts(_table(document, (), "concepts"))
     names = {concept.name for concept in concepts}
     groups = {
@@ -95,7 +106,30 @@ def _policy(document: Mapping[str, object], digest: str) -> Policy:
         groups=groups,
         rules=_rules(_tables(document, "rules"), groups),
         digest=digest,
+        detail=_detail(_table(document, (), "detail")),
+        partial=_partial(document.get("partial", Partial.UNDECODABLE)),
     )
+
+
+def _partial(value: object) -> Partial:
+    if value not in tuple(Partial):
+        choice = f"partial must be {', '.join(Partial)}, not {value!r}"
+        raise _RefusedError(("partial",), choice)
+    return Partial(str(value))
+
+
+def _detail(table: Mapping[str, object]) -> Detail | None:
+    if not table:
+        return None
+    _check_keys(table, ("detail",), ("tiles", "margin"))
+    tiles, margin = table.get("tiles", MOST_TILES), None
+    if type(tiles) is not int or not 2 <= tiles <= MOST_TILES:
+        raise _RefusedError(("detail", "tiles"), f"tiles must be 2 or {MOST_TILES}")
+    if "margin" in table:
+        margin = _number(table["margin"], ("detail", "margin"))
+        if not 0 <= margin <= 1:
+            raise _RefusedError(("detail", "margin"), f"margin {margin:g} is outside [0, 1]")
+    return Detail(tiles, margin)
 
 
 def _weights_digest(document: Mapping[str, object]) -> str | None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from google.protobuf import duration_pb2
+
 from imagesafety.v1 import scoring_pb2
+
+_BACKGROUNDS = {scoring_pb2.BACKGROUND_WHITE: "white", scoring_pb2.BACKGROUND_BLACK: "black"}
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,9 @@ class Limits:
     max_prompts: int
     max_prompt_characters: int
     media_types: tuple[str, ...]
+    max_media_frames: int
+    max_media_seconds: float
+    default_max_frames: int
 
 
 @dataclass(frozen=True)
@@ -48,17 +55,26 @@ class View:
     frame_time: float  # seconds
     region: tuple[int, int, int, int]  # left, top, width, height in pixels
     similarities: tuple[float, ...]
+    background: str = ""  # "white" or "black": what is transparent was laid on that
 
 
 @dataclass(frozen=True)
 class ImageScores:
-    """The similarities of one image and the model that they depend on."""
+    """The similarities of one image and the model that they depend on.
+
+    `partial` says why a part of the file could not be looked at, if so. `frames` of the file's
+    `total_frames` were decoded and compared; `duration` is in seconds.
+    """
 
     views: tuple[View, ...]
     media_type: str
     width: int
     height: int
     model: ModelIdentity
+    partial: str = ""
+    frames: int = 1
+    total_frames: int = 1
+    duration: float = 0.0
 
 
 def model_description(message: scoring_pb2.DescribeModelResponse) -> ModelDescription:
@@ -77,6 +93,9 @@ def model_description(message: scoring_pb2.DescribeModelResponse) -> ModelDescri
             max_prompts=limits.max_prompts,
             max_prompt_characters=limits.max_prompt_characters,
             media_types=tuple(limits.media_types),
+            max_media_frames=limits.max_media_frames,
+            max_media_seconds=_seconds(limits.max_media_duration),
+            default_max_frames=limits.default_max_frames,
         ),
     )
 
@@ -91,7 +110,7 @@ def image_scores(scores: scoring_pb2.ImageScores) -> ImageScores:
         views=tuple(
             View(
                 frame_index=view.frame_index,
-                frame_time=view.frame_time.seconds + view.frame_time.nanos / 1e9,
+                frame_time=_seconds(view.frame_time),
                 region=(
                     view.region.left,
                     view.region.top,
@@ -99,6 +118,7 @@ def image_scores(scores: scoring_pb2.ImageScores) -> ImageScores:
                     view.region.height,
                 ),
                 similarities=tuple(view.similarities),
+                background=_BACKGROUNDS.get(view.background, ""),
             )
             for view in scores.views
         ),
@@ -106,4 +126,12 @@ def image_scores(scores: scoring_pb2.ImageScores) -> ImageScores:
         width=scores.width,
         height=scores.height,
         model=_identity(scores.model),
+        partial=scores.partial,
+        frames=scores.frames,
+        total_frames=scores.total_frames,
+        duration=_seconds(scores.duration),
     )
+
+
+def _seconds(duration: duration_pb2.Duration) -> float:
+    return duration.seconds + duration.nanos / 1e9

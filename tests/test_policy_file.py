@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from imagesafety.policy import Prompt
+from imagesafety.policy import Detail, Partial, Prompt
 from imagesafety.policy_file import PolicyError, find_policy, load_policy, parse_policy
 
 GOOD = """\
@@ -36,6 +36,22 @@ def test_shipped_policies_load_by_name(path: Path) -> None:
     assert load_policy(find_policy(path.stem)) == load_policy(path)
 
 
+def test_a_policy_looks_no_closer_and_takes_partial_for_undecodable_unless_it_says_so() -> None:
+    policy = parse_policy(GOOD)
+    assert (policy.detail, policy.closer_when) == (None, ())
+    assert policy.partial is Partial.UNDECODABLE
+
+
+def test_a_margin_becomes_bands_as_wide_as_adjustments_may_move_a_similarity() -> None:
+    policy = parse_policy('partial = "accept"\n' + GOOD + "[detail]\ntiles = 2\nmargin = 0.05\n")
+    assert policy.partial is Partial.ACCEPT
+    assert policy.detail == Detail(2, 0.05)
+    bands = {(b.concept, round(b.at_least, 3), round(b.at_most, 3)) for b in policy.closer_when}
+    assert bands == {("red", 0.45, 0.65), ("red", 0.95, 1.15), ("two words", -1.05, -0.95)}
+    always = parse_policy(GOOD + "[detail]\ntiles = 3\n")
+    assert (always.detail, always.closer_when) == (Detail(3, None), ())
+
+
 def test_everything_the_grammar_has() -> None:
     policy = parse_policy(GOOD)
     assert policy.concepts[1].prompts == (Prompt("x", 1), Prompt("y", 0.5))
@@ -49,6 +65,10 @@ def test_everything_the_grammar_has() -> None:
     [
         ('model = "demo"', "", None, "'model' must be a text"),
         ("model", "modle", 1, "unknown key 'modle'"),
+        ('model = "demo"', 'model = "demo"\npartial = "maybe"', 2, "undecodable, accept, reject"),
+        ("[concepts]", "[detail]\ntiles = 4\n[concepts]", 4, "tiles must be 2 or 3"),
+        ("[concepts]", "[detail]\nmargin = 2\n[concepts]", 4, "outside [0, 1]"),
+        ("[concepts]", "[detail]\ntile = 2\n[concepts]", 4, "unknown key 'tile'"),
         ("at_least = 1", "at_lest = 1", 12, "unknown key 'at_lest'"),
         ("at_least = 1", "at_least = 5", 12, "from 1 to 4"),
         ("at_least = 1", "at_least = true", 12, "whole number"),

@@ -41,6 +41,12 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("--ca", type=Path, help="PEM file of the CA to trust: speaks TLS")
     parser.add_argument("--certificate", type=Path, help="PEM file of the certificate to show")
     parser.add_argument("--key", type=Path, help="PEM file of that certificate's key")
+    parser.add_argument(
+        "--max-frames", type=int, help="most frames to encode, 0 for all (what the service says)"
+    )
+    parser.add_argument(
+        "--tiles", type=int, choices=(1, 2, 3), help="look closer, in so many tiles per side"
+    )
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds for a file (60)")
     parser.set_defaults(run=run)
 
@@ -61,13 +67,19 @@ def run(options: argparse.Namespace) -> int:
 
 async def _score_files(options: argparse.Namespace, policy: Policy, tls: TlsFiles | None) -> int:
     concepts = ConceptSet(policy.concepts)
+    tiles = options.tiles or (policy.detail.tiles if policy.detail else 1)
     failures = 0
     async with ScoringClient(options.inference, tls) as client:
         for file in options.files:
             try:
                 chunks = _chunks(file)
                 scores = await client.score_image(
-                    chunks, concepts=concepts, timeout=options.timeout
+                    chunks,
+                    concepts=concepts,
+                    timeout=options.timeout,
+                    max_frames=options.max_frames,
+                    tiles=tiles,
+                    closer_when=() if options.tiles else policy.closer_when,
                 )
                 print(report(file, policy, scores))
             except (ScoringError, OSError) as error:
@@ -92,13 +104,17 @@ def report(file: Path, policy: Policy, scores: ImageScores) -> str:
     """The table for one file."""
     size, model = f"{scores.width}×{scores.height}", scores.model
     lines = [f"{file}: {scores.media_type}, {size}, {model.name} ({model.backend})"]
+    if scores.total_frames > 1:
+        compared = f"{scores.frames} of {scores.total_frames} frames compared"
+        lines.append(f"  {scores.duration:g} s, {compared}")
+    if scores.partial:
+        lines.append(f"  only a part could be looked at: {scores.partial}")
     width = max(len(concept.name) for concept in policy.concepts)
     for view in scores.views:
         left, top, across, down = view.region
-        lines.append(
-            f"  frame {view.frame_index} at {view.frame_time:g} s, "
-            f"{across}×{down} pixels from ({left}, {top})"
-        )
+        place = f"  frame {view.frame_index} at {view.frame_time:g} s"
+        on = f", on {view.background}" if view.background else ""
+        lines.append(f"{place}, {across}×{down} pixels from ({left}, {top}){on}")
         raw = named(policy, view.similarities)
         corrected = adjusted(policy, raw)
         for name, value in raw.items():

@@ -1,10 +1,13 @@
 """From what happened to what is answered."""
 
+from dataclasses import replace
+
 import grpc
 import pytest
 
 from gateway.decision import Cause, Decider, TooLargeError
 from imagesafety.client import ScoringError
+from imagesafety.policy import Partial
 from imagesafety.policy_file import parse_policy
 from imagesafety.scores import ImageScores, ModelIdentity, View
 
@@ -39,6 +42,35 @@ def test_the_policy_decides_on_scores() -> None:
     assert (rejected.status, rejected.cause, rejected.rule) == (406, Cause.POLICY, "r")
     assert rejected.body["decision"] == "reject"
     assert accepted.id != rejected.id
+
+
+@pytest.mark.parametrize(
+    ("policy", "similarity", "status", "cause", "unscanned"),
+    [
+        ("undecodable", 0.4, 406, Cause.UNDECODABLE, False),
+        ("undecodable", 0.6, 406, Cause.POLICY, False),
+        ("reject", 0.4, 406, Cause.UNDECODABLE, False),
+        ("accept", 0.4, 200, Cause.POLICY, False),
+        ("accept", 0.6, 406, Cause.POLICY, False),
+    ],
+)
+def test_the_policy_says_what_partial_means(
+    policy: str, similarity: float, status: int, cause: Cause, unscanned: bool
+) -> None:
+    decider = Decider(replace(POLICY, partial=Partial(policy)), DEFAULTS)
+    partial = replace(scores(similarity), partial="the file ends too early")
+    decision = decider.on_scores(partial)
+    assert (decision.status, decision.cause, decision.unscanned) == (status, cause, unscanned)
+    if cause is Cause.UNDECODABLE:
+        assert "the file ends too early" in decision.message
+
+
+def test_a_partial_file_is_let_in_where_undecodable_ones_are() -> None:
+    partial = replace(scores(0.4), partial="the file ends too early")
+    decision = Decider(POLICY, dict.fromkeys(Cause, True)).on_scores(partial)
+    assert (decision.status, decision.unscanned) == (200, True)
+    rejecting = Decider(replace(POLICY, partial=Partial.REJECT), dict.fromkeys(Cause, True))
+    assert rejecting.on_scores(partial).status == 406
 
 
 @pytest.mark.parametrize(
@@ -83,7 +115,9 @@ def test_causes_and_statuses(
     assert (refused.status, refused.unscanned) == (refusing, False)
 
 
-@pytest.mark.parametrize("reason", ["TOO_MANY_BYTES", "TOO_MANY_PIXELS"])
+@pytest.mark.parametrize(
+    "reason", ["TOO_MANY_BYTES", "TOO_MANY_PIXELS", "TOO_MANY_FRAMES", "TOO_LONG"]
+)
 def test_an_image_over_a_limit_is_too_large(reason: str) -> None:
     with pytest.raises(TooLargeError):
         Decider(POLICY, DEFAULTS).on_failure(
