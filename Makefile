@@ -1,8 +1,8 @@
-# make run · make test · make lint · make protos · make demo-model
+# make run · make test · make lint · make bench-decode · make protos · make demo-model
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: run test lint protos format demo-model evaluate-demo constraints
+.PHONY: run test lint bench-decode protos format demo-model evaluate-demo constraints
 
 run: .venv/installed
 	$(BIN)/imagesafety up
@@ -18,6 +18,10 @@ lint: .venv/installed
 	cd protos && ../$(BIN)/buf format --diff --exit-code --path imagesafety
 	cd protos && ../$(BIN)/buf build -o - | ../$(BIN)/buf breaking - --against released.binpb
 	$(BIN)/python tools/protos.py --check
+
+bench-decode: .venv/installed
+	$(BIN)/python -m benchmarks.decode
+	$(BIN)/python -m benchmarks.decode_memory
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

@@ -136,7 +136,7 @@ def unpack_reply(packet: bytes) -> Reply:
             partial=_text(partial),
         )
         return Reply(facts, _count(second), None)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise BrokenReplyError("a reply that can't be read") from error
 
 

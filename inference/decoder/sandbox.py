@@ -8,11 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import math
 import os
 import resource
 import signal
 from pathlib import Path
+
+try:
+    # Looking for the library takes files and programs, so it is done before they are refused.
+    import pyseccomp
+except (ImportError, RuntimeError, OSError) as error:
+    pyseccomp = None
+    _MISSING = f"libseccomp is missing ({error})"
 
 _OPEN_FILES = 2  # at once, beside those that are open: the file to decode and its views
 _CLONE_THREAD = 0x00010000
@@ -24,11 +32,11 @@ _ALLOWED = (
     *("write", "writev", "fcntl", "ioctl", "dup", "dup2", "dup3"),
     *("recvfrom", "recvmsg", "sendmsg", "sendto", "poll", "ppoll", "select", "pselect6"),
     *("futex", "get_robust_list", "set_robust_list", "rseq", "sched_yield", "gettid", "getpid"),
-    *("sched_getaffinity", "getcpu", "getrandom", "set_tid_address", "prlimit64", "setrlimit"),
+    *("sched_getaffinity", "getcpu", "getrandom", "set_tid_address", "setrlimit"),
     *("getrlimit", "getrusage", "setitimer", "alarm", "sysinfo", "uname"),
     *("clock_gettime", "clock_nanosleep", "clock_getres", "gettimeofday", "nanosleep", "time"),
     *("rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "restart_syscall"),
-    *("exit", "exit_group", "tgkill", "getuid", "geteuid", "getgid", "getegid"),
+    *("exit", "exit_group", "getuid", "geteuid", "getgid", "getegid"),
 )
 
 
@@ -38,10 +46,11 @@ def limit_resources(memory_bytes: int) -> None:
     The files that it is handed for one job are within what is left.
     """
     in_use = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    highest = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
+    used = {int(entry.name) for entry in Path("/proc/self/fd").iterdir()}
+    free = (number for number in itertools.count() if number not in used)
     _limit(resource.RLIMIT_AS, in_use + memory_bytes)
     _limit(resource.RLIMIT_FSIZE, memory_bytes)  # of the views that it writes
-    _limit(resource.RLIMIT_NOFILE, highest + 1 + _OPEN_FILES)
+    _limit(resource.RLIMIT_NOFILE, list(itertools.islice(free, _OPEN_FILES))[-1] + 1)
     _limit(resource.RLIMIT_CORE, 0)
     with contextlib.suppress(OSError):  # when memory is short, it goes before the service does
         Path("/proc/self/oom_score_adj").write_text("800")
@@ -52,15 +61,16 @@ def filter_system_calls() -> str:
 
     What is refused fails with EPERM, so that a library can say what it wanted.
     """
-    try:
-        import pyseccomp
-    except (ImportError, RuntimeError, OSError) as error:
-        return f"libseccomp is missing ({error})"
+    if pyseccomp is None:
+        return _MISSING
     try:
         rules = pyseccomp.SyscallFilter(defaction=pyseccomp.ERRNO(errno.EPERM))
         for name in _ALLOWED:
             with contextlib.suppress(ValueError, OSError):  # not on this architecture
                 rules.add_rule(pyseccomp.ALLOW, name)
+        # Of itself only: other processes have limits and can be sent signals too.
+        rules.add_rule(pyseccomp.ALLOW, "prlimit64", pyseccomp.Arg(0, pyseccomp.EQ, 0))
+        rules.add_rule(pyseccomp.ALLOW, "tgkill", pyseccomp.Arg(0, pyseccomp.EQ, os.getpid()))
         threads = pyseccomp.Arg(0, pyseccomp.MASKED_EQ, _CLONE_THREAD, _CLONE_THREAD)
         rules.add_rule(pyseccomp.ALLOW, "clone", threads)
         # Its flags can't be seen from here; without it, the C library uses clone.

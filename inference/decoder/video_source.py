@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import struct
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -28,12 +29,10 @@ from inference.errors import Reason, ScoringError
 # What browsers play, and what older cameras and encoders write. FFmpeg knows hundreds more.
 CODECS = frozenset({"av1", "h264", "hevc", "mjpeg", "mpeg4", "vp8", "vp9"})
 _DEMUXERS = {"image/avif": "mp4", "video/mp4": "mp4", "video/webm": "webm"}
+_SAME_TIME = 1e-4  # seconds: timestamps come back as they went, but for rounding
 _IN_ORDER = 0.6  # of the time is for decoding in order; if that is not enough, the rest is sampled
-_TURNS = {  # by degrees counter-clockwise, as FFmpeg and Pillow count
-    90: Image.Transpose.ROTATE_90,
-    180: Image.Transpose.ROTATE_180,
-    270: Image.Transpose.ROTATE_270,
-}
+_TAIL = 2.0  # times the time, after which the end of a video counts as out of reach
+_MATRIX = struct.Struct("9i")
 
 av.logging.set_level(av.logging.PANIC)
 
@@ -56,8 +55,7 @@ class DecodedVideoFrame:
     def picture(self) -> Picture:
         """See reduction.Frame."""
         image: Image.Image = self.frame.to_image()  # type: ignore[no-untyped-call]
-        turn = _TURNS.get(self.frame.rotation % 360)
-        if turn is not None:
+        for turn in _turns(self.frame):
             image = image.transpose(turn)
         return Picture(image, ColourSpace(), image.width, image.height)
 
@@ -88,9 +86,10 @@ class VideoSource:
         self.width, self.height = context.width, context.height
         self._check_size(context.width, context.height)
         self._rate = float(self._stream.average_rate or self._stream.guessed_rate or 25)
+        time_base, start = self._stream.time_base, self._stream.start_time
+        self._start = float(start * time_base) if start and time_base else 0.0
         self.duration = self._declared_duration()
-        if self.duration > limits.max_seconds:
-            raise ScoringError(Reason.TOO_LONG, f"it is longer than {limits.max_seconds:g} s")
+        self._check_length(self.duration)
         self.total_frames = max(1, self._stream.frames or round(self.duration * self._rate))
         self._check_frames(self.total_frames)
 
@@ -104,7 +103,7 @@ class VideoSource:
             reached = max(reached, frame.time)
             yield frame
             if time.monotonic() > now + _IN_ORDER * (until - now):
-                yield from self._sampled(reached, until)
+                yield from self._sampled(reached, until, until + (_TAIL - 1) * (until - now))
                 return
         if self._packets < self._stream.frames:
             self.partial = "the file ends too early"
@@ -116,20 +115,24 @@ class VideoSource:
         for index, seconds in sorted(set(wanted), key=lambda place: place[1]):
             self._seek(seconds)
             for frame in self._decoded():
-                if frame.time >= seconds - 0.5 / self._rate:
+                if frame.time >= seconds - _SAME_TIME:
                     yield DecodedVideoFrame(index, frame.time, frame.frame)
                     break
 
-    def _sampled(self, reached: float, until: float) -> Iterator[DecodedVideoFrame]:
+    def _sampled(
+        self, reached: float, until: float, tail_until: float
+    ) -> Iterator[DecodedVideoFrame]:
         """The end, then stretches up to places drawn at random, until the time is up."""
         targets = iter(lambda: self._rng.uniform(reached, self.duration), None)
         self._seek(max(reached, self.duration - 1 / self._rate))
         for frame in self._decoded():
-            if time.monotonic() > until:
+            yield frame
+            if time.monotonic() > tail_until and frame.time < self.duration - 2 / self._rate:
                 self.partial = "its end takes too long to reach"
                 return
-            yield frame
         for target in targets:
+            if time.monotonic() > until:
+                return
             self._seek(target)
             for frame in self._decoded():
                 yield frame
@@ -137,8 +140,6 @@ class VideoSource:
                     return
                 if frame.time >= target:
                     break
-            if time.monotonic() > until:  # also where a stretch had no new frame
-                return
 
     def _decoded(self) -> Iterator[DecodedVideoFrame]:
         """Frames from where the container stands, but for those that were seen before."""
@@ -163,7 +164,10 @@ class VideoSource:
                 count = len(self._seen)
                 self._seen.add(timestamp)
                 self._check_frames(count + 1)
-                seconds = max(0.0, frame.time if frame.time is not None else count / self._rate)
+                shown_at = count / self._rate if frame.time is None else frame.time - self._start
+                seconds = max(0.0, shown_at)
+                self._check_length(seconds)
+                self.duration = max(self.duration, seconds)
                 index = count if self._in_order else round(seconds * self._rate)
                 yield DecodedVideoFrame(index, seconds, frame)
 
@@ -182,15 +186,19 @@ class VideoSource:
     def _seek(self, seconds: float) -> None:
         """Goes to the key frame before a time."""
         self._in_order = False
-        time_base = self._stream.time_base
-        if time_base:
-            start = self._stream.start_time or 0
-            self._container.seek(start + int(seconds / time_base), stream=self._stream)
+        if self._stream.time_base:
+            timestamp = round((self._start + seconds) / float(self._stream.time_base))
+            self._container.seek(timestamp, stream=self._stream)
 
     def _declared_duration(self) -> float:
         if self._stream.duration and self._stream.time_base:
             return float(self._stream.duration * self._stream.time_base)
         return (self._container.duration or 0) / av.time_base
+
+    def _check_length(self, seconds: float) -> None:
+        if seconds > self._limits.max_seconds:
+            message = f"it is longer than {self._limits.max_seconds:g} s"
+            raise ScoringError(Reason.TOO_LONG, message)
 
     def _check_size(self, width: int, height: int) -> None:
         if width * height > self._limits.max_pixels:
@@ -209,7 +217,28 @@ def _picture_stream(container: InputContainer, media_type: str) -> VideoStream:
         raise ScoringError(Reason.UNDECODABLE, "there are no pictures in it")
     streams = container.streams.video
     stream = max(streams, key=lambda s: s.frames) if media_type == "image/avif" else streams[0]
+    if stream.codec_context is None:
+        raise ScoringError(Reason.UNSUPPORTED_TYPE, "its codec is not known")
     codec = stream.codec_context.codec.canonical_name
     if codec not in CODECS:
         raise ScoringError(Reason.UNSUPPORTED_TYPE, f"videos in {codec} are not scanned")
     return stream
+
+
+def _turns(frame: VideoFrame) -> list[Image.Transpose]:
+    """How players turn and mirror a frame: what ffplay makes of its display matrix."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return []
+    matrix = _MATRIX.unpack(bytes(data))  # type: ignore[call-overload]
+    flip = Image.Transpose
+    match -frame.rotation % 360:
+        case 90:
+            return [flip.TRANSPOSE if matrix[3] > 0 else flip.ROTATE_270]
+        case 270:
+            return [flip.TRANSVERSE if matrix[3] < 0 else flip.ROTATE_90]
+        case 180:
+            across = [flip.FLIP_LEFT_RIGHT] if matrix[0] < 0 else []
+            return across + ([flip.FLIP_TOP_BOTTOM] if matrix[4] < 0 else [])
+        case _:
+            return [flip.FLIP_TOP_BOTTOM] if matrix[4] < 0 else []
