@@ -22,8 +22,8 @@ from inference.demo.drawing import random_scene, render
 
 FRAMES = 900
 SIDE = 96
-SCENES = (1, 5, 10, 20, 40, 100, 900)
-MAX_FRAMES = (16, 64)
+SCENES = (1, 5, 10, 20, 40, 80, 900)
+MAX_FRAMES = (16,)
 
 
 def scene(rng: np.random.Generator, frames: int) -> Iterator[Thumbnail]:

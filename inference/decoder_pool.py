@@ -11,22 +11,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, replace
 
 from inference.decoder.media import DecodedMedia, Request
-from inference.decoder.protocol import (
-    BrokenReplyError,
-    StoredViews,
-    WorkerSettings,
-    pack_request,
-    unpack_reply,
-)
+from inference.decoder.protocol import WorkerSettings
 from inference.decoder_process import (
+    DecodedFile,
     DecoderProcess,
     DecoderStartError,
-    EndedError,
+    KilledError,
     NeverReceivedError,
 )
 from inference.errors import Reason, ScoringError
@@ -34,31 +28,12 @@ from inference.shared_file import SharedFile
 from inference.work_queue import Priority, QueueFullError, WorkQueue
 
 _RESTART_SECONDS = 1.0  # between attempts, when processes can't be started at all
-_TIMEOUT_CODES = frozenset({-signal.SIGXCPU, -signal.SIGALRM})
 _ENDS_PROCESS = frozenset(
     {Reason.DECODER_CRASHED, Reason.DECODER_TIMEOUT, Reason.DECODER_OUT_OF_MEMORY}
 )
-# Up to there the views of a file are copied, so that the memory that they came in is used again.
-_COPIED_BYTES = 1024 * 1024
 _FRAMES_SHARE = 0.5  # of the time that a call has left is for choosing frames, at most
 
 log = logging.getLogger("inference")
-
-
-@dataclass(frozen=True)
-class _Decoded:
-    """The views of a file, and the file that they are in, if they are not copied."""
-
-    media: DecodedMedia
-    stored: SharedFile | None
-
-    def close(self) -> None:
-        if self.stored is not None:
-            self.stored.close()
-
-
-class _KilledError(Exception):
-    """Something outside has killed the process: no file can do that."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +42,7 @@ class _Job:
     request: Request
     priority: Priority
     deadline: float
-    result: asyncio.Future[_Decoded]
+    result: asyncio.Future[DecodedFile]
     again: bool = False  # it is not the first process that has it
 
 
@@ -127,7 +102,7 @@ class DecoderPool:
         Raises ScoringError as `Decoder.decode` does, or with DECODER_CRASHED, DECODER_TIMEOUT,
         QUEUE_FULL or DEADLINE_EXCEEDED.
         """
-        result: asyncio.Future[_Decoded] = asyncio.get_running_loop().create_future()
+        result: asyncio.Future[DecodedFile] = asyncio.get_running_loop().create_future()
         ticket = self._enqueue(_Job(file, request, priority, deadline, result))
         try:
             decoded = await result
@@ -170,10 +145,9 @@ class DecoderPool:
 
     def _hand_over(self, job: _Job, process: DecoderProcess, now: float) -> None:
         frame_seconds = min(job.request.frame_seconds, _FRAMES_SHARE * (job.deadline - now))
-        packet = pack_request(replace(job.request, frame_seconds=frame_seconds))
         try:
             # Not in the task: the caller may be gone, and the file closed, before that runs.
-            process.send(packet, job.file)
+            process.hand_over(job.file, replace(job.request, frame_seconds=frame_seconds))
         except NeverReceivedError:
             self._spawn(self._replace(process))
             self._again(job)
@@ -183,12 +157,12 @@ class DecoderPool:
     async def _finish(self, job: _Job, process: DecoderProcess) -> None:
         """Waits for the answer, and sees to it that there is a process for the next file."""
         try:
-            decoded = await self._answer(job, process)
+            decoded = await process.decoded(job.request)
         except NeverReceivedError:
             self._spawn(self._replace(process))
             self._again(job)
             return
-        except _KilledError:
+        except KilledError:
             self._spawn(self._replace(process))
             if job.again:
                 message = "the decoder was killed, twice"
@@ -201,6 +175,12 @@ class DecoderPool:
             if error.reason in _ENDS_PROCESS:
                 self._spawn(self._replace(process))
                 return
+        except Exception:
+            # A mistake of ours must neither leave the caller waiting nor cost a process for good.
+            log.exception("a decoder's answer could not be taken")
+            _fail(job, ScoringError(Reason.DECODER_CRASHED, "the decoder's answer was lost"))
+            self._spawn(self._replace(process))
+            return
         else:
             if job.result.done():
                 decoded.close()
@@ -208,36 +188,6 @@ class DecoderPool:
                 job.result.set_result(decoded)
         self._idle.append(process)
         self._dispatch()
-
-    async def _answer(self, job: _Job, process: DecoderProcess) -> _Decoded:
-        """What the process found. Raises ScoringError, NeverReceivedError or _KilledError."""
-        seconds = self._settings.seconds
-        try:
-            async with asyncio.timeout(seconds):
-                reply = unpack_reply(await process.answer())
-            if reply.error is not None:
-                raise reply.error
-            if reply.facts is None or not (reply.views or job.request.closer):
-                raise BrokenReplyError("a reply without views")
-            view_bytes = self._settings.preprocessing.view_bytes
-            pixels = StoredViews(process.views.read, reply.views, view_bytes)
-            views = tuple(pixels.view(index) for index in range(len(pixels)))
-            if len(pixels) * view_bytes <= _COPIED_BYTES:
-                return _Decoded(DecodedMedia(reply.facts, views, tuple(pixels)), None)
-            return _Decoded(DecodedMedia(reply.facts, views, pixels), process.give_views())
-        except TimeoutError:
-            log.warning("a decoder process was at one file for %g s, and is ended", seconds)
-            raise _timeout(seconds) from None
-        except EndedError as error:
-            log.warning("%s while it decoded a file", error)
-            if error.code == -signal.SIGKILL:
-                raise _KilledError from error
-            if error.code in _TIMEOUT_CODES:
-                raise _timeout(seconds) from error
-            raise ScoringError(Reason.DECODER_CRASHED, "the decoder died of this file") from error
-        except BrokenReplyError as error:
-            log.warning("a decoder process gave %s, and is ended", error)
-            raise ScoringError(Reason.DECODER_CRASHED, "the decoder broke on this file") from error
 
     def _again(self, job: _Job) -> None:
         """Puts a file back that was not at fault, as far as one can know."""
@@ -288,7 +238,3 @@ class DecoderPool:
 def _fail(job: _Job, error: ScoringError) -> None:
     if not job.result.done():
         job.result.set_exception(error)
-
-
-def _timeout(seconds: float) -> ScoringError:
-    return ScoringError(Reason.DECODER_TIMEOUT, f"decoding took over {seconds:g} s")

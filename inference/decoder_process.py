@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
+from dataclasses import dataclass
 
-from inference.decoder.protocol import MAX_PACKET_BYTES, WorkerSettings
+from inference.decoder.media import DecodedMedia, Facts, Request
+from inference.decoder.protocol import (
+    MAX_PACKET_BYTES,
+    BrokenReplyError,
+    StoredViews,
+    WorkerSettings,
+    pack_request,
+    unpack_reply,
+)
+from inference.errors import Reason, ScoringError
 from inference.shared_file import SharedFile
 
 WORKER_MODULE = "inference.decoder.worker"
 _START_SECONDS = 60.0
+_TIMEOUT_CODES = frozenset({-signal.SIGXCPU, -signal.SIGALRM})
+# Up to there the views of a file are copied, so that the memory that they came in is used again.
+_COPIED_BYTES = 1024 * 1024
 # One thread for one file, and nothing else of the service's environment. The C library uses the
 # memory of one file again for the next: half of the time of a WebP went into fresh pages. 32 MiB is
 # the most that it takes for the first of these; the worker gives the memory back when it is idle.
@@ -26,6 +40,8 @@ _ENVIRONMENT = {
 }
 _INHERITED = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "LANG")
 
+log = logging.getLogger("inference")
+
 
 class DecoderStartError(Exception):
     """A decoder process does not start; the message is one line."""
@@ -33,6 +49,10 @@ class DecoderStartError(Exception):
 
 class NeverReceivedError(Exception):
     """The process ended before it took the packet from its socket."""
+
+
+class KilledError(Exception):
+    """Something outside has killed the process: no file can do that."""
 
 
 class EndedError(Exception):
@@ -45,11 +65,25 @@ class EndedError(Exception):
         self.code = code
 
 
+@dataclass(frozen=True)
+class DecodedFile:
+    """The views of a file, and the memory that they are in, if they are not copied."""
+
+    media: DecodedMedia
+    stored: SharedFile | None
+
+    def close(self) -> None:
+        """Lets go of the memory: `media.pixels` can't be read any more."""
+        if self.stored is not None:
+            self.stored.close()
+
+
 class DecoderProcess:
-    """A process that answers one packet at a time."""
+    """A process that decodes one file at a time."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         """Starts it. Raises OSError."""
+        self._settings = settings
         self._views = SharedFile("views")
         self._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
@@ -87,30 +121,56 @@ class DecoderProcess:
         """
         try:
             async with asyncio.timeout(_START_SECONDS):
-                return str(json.loads(await self.answer()))
+                return str(json.loads(await self._answer()))
         except TimeoutError:
             raise DecoderStartError(f"no decoder process within {_START_SECONDS:g} s") from None
         except (EndedError, NeverReceivedError) as error:
             raise DecoderStartError(f"{error} before it was ready") from error
 
-    @property
-    def views(self) -> SharedFile:
-        """Where it writes what it makes of a file, over what is there from the last one."""
-        return self._views
-
-    def give_views(self) -> SharedFile:
-        """Lets the caller have that file; another one is used from now on. Raises OSError."""
-        given, self._views = self._views, SharedFile("views")
-        return given
-
-    def send(self, packet: bytes, file: SharedFile) -> None:
-        """Hands it a packet and a file. Raises NeverReceivedError."""
+    def hand_over(self, file: SharedFile, request: Request) -> None:
+        """Gives it a file to decode. Raises NeverReceivedError."""
+        descriptors = [file.fileno(), self._views.fileno()]
         try:
-            socket.send_fds(self._socket, [packet], [file.fileno(), self._views.fileno()])
+            socket.send_fds(self._socket, [pack_request(request)], descriptors)
         except OSError as error:
             raise NeverReceivedError from error
 
-    async def answer(self) -> bytes:
+    async def decoded(self, request: Request) -> DecodedFile:
+        """What it has made of the file. Raises ScoringError, NeverReceivedError or KilledError."""
+        seconds = self._settings.seconds
+        try:
+            async with asyncio.timeout(seconds):
+                reply = unpack_reply(await self._answer())
+            if reply.error is not None:
+                raise reply.error
+            if reply.facts is None or not (reply.views or request.closer):
+                raise BrokenReplyError("a reply without views")
+            return self._take_views(reply.facts, reply.views)
+        except TimeoutError:
+            log.warning("a decoder process was at one file for %g s, and is ended", seconds)
+            raise _timeout(seconds) from None
+        except EndedError as error:
+            log.warning("%s while it decoded a file", error)
+            if error.code == -signal.SIGKILL:
+                raise KilledError from error
+            if error.code in _TIMEOUT_CODES:
+                raise _timeout(seconds) from error
+            raise ScoringError(Reason.DECODER_CRASHED, "the decoder died of this file") from error
+        except BrokenReplyError as error:
+            log.warning("a decoder process gave %s, and is ended", error)
+            raise ScoringError(Reason.DECODER_CRASHED, "the decoder broke on this file") from error
+
+    def _take_views(self, facts: Facts, count: int) -> DecodedFile:
+        """Copies few views, so that their memory is used again, and takes that of many away."""
+        view_bytes = self._settings.preprocessing.view_bytes
+        pixels = StoredViews(self._views.read, count, view_bytes)
+        views = tuple(pixels.view(index) for index in range(count))
+        if count * view_bytes <= _COPIED_BYTES:
+            return DecodedFile(DecodedMedia(facts, views, tuple(pixels)), None)
+        taken, self._views = self._views, SharedFile("views")
+        return DecodedFile(DecodedMedia(facts, views, pixels), taken)
+
+    async def _answer(self) -> bytes:
         """The packet that it answers with. Raises NeverReceivedError or EndedError."""
         try:
             packet = await asyncio.get_running_loop().sock_recv(self._socket, MAX_PACKET_BYTES)
@@ -127,3 +187,7 @@ class DecoderProcess:
         self._socket.close()
         self._views.close()
         await asyncio.to_thread(self._process.wait)
+
+
+def _timeout(seconds: float) -> ScoringError:
+    return ScoringError(Reason.DECODER_TIMEOUT, f"decoding took over {seconds:g} s")

@@ -5,13 +5,15 @@ the frame and which kept ones to let go, and in the end which of the kept ones t
 
 Of at most `max_frames` frames, the first and the last are always among them. A quarter is drawn at
 random, every frame with the same chance, so that nobody can arrange frames to be passed over for
-certain. The others are those that differ most from each other: of two frames that are alike, the
-later one is let go (the greedy choice of Gonzalez, "Clustering to minimize the maximum intercluster
+certain. Another quarter is for flashes, which differ from the frame before and the frame after.
+The others are those that differ most from each other: of two frames that are alike, the later one
+is let go (the greedy choice of Gonzalez, "Clustering to minimize the maximum intercluster
 distance", 1985, on a stream). A frame that shows the same as a chosen one is not used again.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
 
@@ -19,7 +21,7 @@ import numpy as np
 
 from inference.decoder.reduction import Thumbnail, show_the_same
 
-RANDOM_SHARE = 4  # one in four
+SHARE = 4  # one in four is drawn, one in four may be a flash
 _REMEMBERED = 32  # of the frames kept last, where all that differ are kept
 
 
@@ -51,6 +53,49 @@ class AllFrames:
         return self._kept
 
 
+class Flashes:
+    """The frames that show something else than those before and after them.
+
+    Frames in a row that show the same count as one: a flash may be shown for more than one.
+    """
+
+    def __init__(self, most: int) -> None:
+        """Keeps the `most` that differ most from both sides."""
+        self._most = most
+        self._latest: tuple[int, Thumbnail, float] | None = None  # with the difference before it
+        self._found: dict[int, float] = {}
+
+    @property
+    def kept(self) -> set[int]:
+        """The frames that may be used in the end."""
+        if self._latest is None or not self._may_enter(self._latest[2]):
+            return set(self._found)
+        return {*self._found, self._latest[0]}
+
+    def offer(self, index: int, thumbnail: Thumbnail) -> None:
+        """Takes note of the next frame."""
+        if self._latest is None:
+            self._latest = index, thumbnail, 0.0
+            return
+        latest, shown, before = self._latest
+        if show_the_same(thumbnail, shown):
+            return
+        after = _distance(thumbnail, shown)
+        if self._may_enter(before):
+            self._found[latest] = min(before, after)
+            if len(self._found) > self._most:
+                del self._found[min(self._found, key=self._found.__getitem__)]
+        self._latest = index, thumbnail, after
+
+    def _may_enter(self, before: float) -> bool:
+        """Whether a frame that differs so much from the one before may be one of the most."""
+        return len(self._found) < self._most or before > min(self._found.values(), default=math.inf)
+
+    def best(self) -> list[int]:
+        """The frames to use, the most striking one first."""
+        return sorted(self._found, key=self._found.__getitem__, reverse=True)
+
+
 class FrameChooser:
     """Keeps at most a bounded number of frames, whatever the length of the file."""
 
@@ -61,7 +106,8 @@ class FrameChooser:
         self._middle = max(0, max_frames - 2)
         self._offered = 0
         self._thumbnails: dict[int, Thumbnail] = {}  # of all kept frames
-        self._drawn: list[int | None] = [None] * (self._middle // RANDOM_SHARE)
+        self._drawn: list[int | None] = [None] * (self._middle // SHARE)
+        self._flashes = Flashes(self._middle // SHARE)
         self._different: list[int] = []
         self._distances: dict[tuple[int, int], float] = {}
 
@@ -70,26 +116,24 @@ class FrameChooser:
         self._offered += 1
         before = set(self._thumbnails)
         if self._offered == 1:
-            self._thumbnails[index] = thumbnail
             self._different = [index]
-            return Choice(keep=True)
-        wanted = self._draw(index)
-        wanted |= self._compare(index, thumbnail)
-        if wanted:
-            self._thumbnails[index] = thumbnail
-        needed = {*self._different, *(kept for kept in self._drawn if kept is not None)}
-        drop = tuple(sorted(before - needed))
-        for other in drop:
+        else:
+            self._draw(index)
+            self._compare(index, thumbnail)
+        self._flashes.offer(index, thumbnail)
+        self._thumbnails[index] = thumbnail
+        needed = {*self._different, *self._flashes.kept}
+        needed |= {kept for kept in self._drawn if kept is not None}
+        for other in self._thumbnails.keys() - needed:
             del self._thumbnails[other]
-        return Choice(wanted, drop)
+        return Choice(index in needed, tuple(sorted(before - needed)))
 
     def chosen(self, last: int, thumbnail: Thumbnail) -> list[int]:
         """The frames to use, in order; `last` is the last one that was offered."""
-        first = self._different[0]
         self._thumbnails[last] = thumbnail
-        result = [first]
         drawn = sorted(index for index in self._drawn if index is not None)
-        for index in (last, *drawn):
+        result: list[int] = []
+        for index in (self._different[0], last, *drawn, *self._flashes.best()):
             if len(result) < self._max_frames and self._is_new(index, result):
                 result.append(index)
         rest = [index for index in self._different if index not in result]
@@ -100,34 +144,30 @@ class FrameChooser:
                 result.append(farthest)
         return sorted(result)
 
-    def _draw(self, index: int) -> bool:
+    def _draw(self, index: int) -> None:
         """Vitter's reservoir, algorithm R: of n frames, each is in it with the same chance."""
-        if not self._drawn:
-            return False
         place = self._offered - 2  # the first frame is used in any case
         if place >= len(self._drawn):
             place = self._rng.randrange(place + 1)
-        if place >= len(self._drawn):
-            return False
-        self._drawn[place] = index
-        return True
+        if place < len(self._drawn):
+            self._drawn[place] = index
 
-    def _compare(self, index: int, thumbnail: Thumbnail) -> bool:
-        """Whether the frame is one of those that differ most; the first is always one."""
+    def _compare(self, index: int, thumbnail: Thumbnail) -> None:
+        """Takes the frame in, if it is one of those that differ most; the first always is one."""
         kept = [self._thumbnails[other] for other in self._different]
         if any(show_the_same(thumbnail, other) for other in kept):
-            return False
+            return
         distances = [_distance(thumbnail, other) for other in kept]
         if len(self._different) > self._middle:
             closest = min(self._distances, key=self._distances.__getitem__, default=None)
             if closest is None or min(distances) <= self._distances[closest]:
-                return False
+                return
+            place = self._different.index(closest[1])
+            del distances[place]
             self._forget(closest[1])
-            distances = [_distance(thumbnail, self._thumbnails[other]) for other in self._different]
         for other, distance in zip(self._different, distances, strict=True):
             self._distances[other, index] = distance
         self._different.append(index)
-        return True
 
     def _forget(self, index: int) -> None:
         self._different.remove(index)

@@ -12,6 +12,7 @@ import json
 import os
 import pkgutil
 import random
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -43,6 +44,10 @@ DecodeFunction = Callable[[bytes, Request], DecodedMedia]
 
 def main(arguments: list[str], decode: DecodeFunction | None = None) -> int:
     """Serves until the service closes the socket. Tests give a `decode` of their own."""
+    # Ctrl-C in a terminal and systemd's SIGTERM are for the service, which still has files for this
+    # process to decode; it goes when the service closes the socket.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     connection = socket.socket(fileno=int(arguments[0]))
     settings = WorkerSettings.from_json(arguments[1])
     if decode is None:

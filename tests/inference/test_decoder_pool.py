@@ -153,6 +153,16 @@ async def test_a_process_that_dies_while_it_is_idle_costs_nothing() -> None:
         assert len(pool.pids) <= 2
 
 
+async def test_signals_to_the_whole_group_leave_the_decoders_to_the_service() -> None:
+    """Ctrl-C and systemd's SIGTERM, after which the service finishes what it has begun."""
+    async with pool_of() as pool:
+        before = pool.pids
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(min(before), number)
+            assert (await decode(pool, GOOD)).views
+        assert pool.pids == before
+
+
 async def test_a_cancelled_caller_leaves_the_processes_alone() -> None:
     async with pool_of() as pool:
         before = pool.pids
