@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from inference.decoder.frame_chooser import FrameChooser
-from inference.decoder.reduction import Thumbnail, thumbnail_of
+from inference.decoder.thumbnails import Thumbnail, thumbnail_of
 from inference.demo.drawing import random_scene, render
 
 FRAMES = 900
@@ -31,7 +31,7 @@ def scene(rng: np.random.Generator, frames: int) -> Iterator[Thumbnail]:
     picture = render(random_scene(rng), SIDE * 4 // 3, SIDE * 4 // 3)
     for number in range(frames):
         moved = round(SIDE / 3 * number / frames)
-        yield thumbnail_of(picture.crop((moved, moved, moved + SIDE, moved + SIDE)))
+        yield thumbnail_of(picture.crop((moved, moved, moved + SIDE, moved + SIDE)), (SIDE, SIDE))
 
 
 def clip(rng: np.random.Generator, scenes: int) -> list[Thumbnail]:

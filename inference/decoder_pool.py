@@ -31,7 +31,11 @@ _RESTART_SECONDS = 1.0  # between attempts, when processes can't be started at a
 _ENDS_PROCESS = frozenset(
     {Reason.DECODER_CRASHED, Reason.DECODER_TIMEOUT, Reason.DECODER_OUT_OF_MEMORY}
 )
-_FRAMES_SHARE = 0.5  # of the time that a call has left is for choosing frames, at most
+# Of the time that a call has left: what its file may use of a processor, and how long its frames
+# are chosen. A file that needs more is at fault; one that had to wait for others is not.
+_PROCESSOR_SHARE = 0.6
+_FRAMES_SHARE = 0.35
+_LEAST_PROCESSOR_SECONDS = 1.0
 
 log = logging.getLogger("inference")
 
@@ -58,7 +62,7 @@ class DecoderPool:
         max_views: int,
         filter_required: bool = False,
     ) -> None:
-        """No further file is decoded while `max_views` views or more are held by callers."""
+        """No further file is decoded while callers hold `max_views` views; of bulk work, half."""
         self._settings = settings
         self._workers = workers
         self._max_views = max_views
@@ -133,7 +137,8 @@ class DecoderPool:
         """Hands waiting files to idle processes."""
         now = asyncio.get_running_loop().time()
         while self._idle and self._held_views < self._max_views:
-            taken = self._queue.take(now, 1)
+            bulk_too = self._held_views < self._max_views / 2
+            taken = self._queue.take(now, 1, least=None if bulk_too else Priority.INTERACTIVE)
             for _, late in taken.late:
                 message = "the deadline passed while the image waited to be decoded"
                 _fail(late, ScoringError(Reason.DEADLINE_EXCEEDED, message))
@@ -144,10 +149,17 @@ class DecoderPool:
                 self._hand_over(job, self._idle.pop(), now)
 
     def _hand_over(self, job: _Job, process: DecoderProcess, now: float) -> None:
-        frame_seconds = min(job.request.frame_seconds, _FRAMES_SHARE * (job.deadline - now))
+        left = job.deadline - now
+        request = replace(
+            job.request,
+            frame_seconds=min(job.request.frame_seconds, _FRAMES_SHARE * left),
+            seconds=min(
+                self._settings.seconds, max(_LEAST_PROCESSOR_SECONDS, _PROCESSOR_SHARE * left)
+            ),
+        )
         try:
             # Not in the task: the caller may be gone, and the file closed, before that runs.
-            process.hand_over(job.file, replace(job.request, frame_seconds=frame_seconds))
+            process.hand_over(job.file, request)
         except NeverReceivedError:
             self._spawn(self._replace(process))
             self._again(job)
@@ -219,11 +231,11 @@ class DecoderPool:
 
     async def _replace(self, process: DecoderProcess) -> None:
         self._processes.discard(process)
-        await process.kill()
         while True:
             try:
+                await process.kill()
                 await self._start_one()
-            except (OSError, DecoderStartError) as error:
+            except Exception as error:  # whatever is short now may be had again later
                 log.error("a decoder process can't be started: %s", error)
                 await asyncio.sleep(_RESTART_SECONDS)
             else:

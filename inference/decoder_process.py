@@ -26,7 +26,7 @@ from inference.shared_file import SharedFile
 
 WORKER_MODULE = "inference.decoder.worker"
 _START_SECONDS = 60.0
-_TIMEOUT_CODES = frozenset({-signal.SIGXCPU, -signal.SIGALRM})
+_TIMEOUT_CODES = frozenset({-signal.SIGPROF, -signal.SIGXCPU, -signal.SIGALRM})
 # Up to there the views of a file are copied, so that the memory that they came in is used again.
 _COPIED_BYTES = 1024 * 1024
 # One thread for one file, and nothing else of the service's environment. The C library uses the
@@ -84,13 +84,13 @@ class DecoderProcess:
     def __init__(self, settings: WorkerSettings) -> None:
         """Starts it. Raises OSError."""
         self._settings = settings
-        self._views = SharedFile("views")
         self._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
         descriptor = other.fileno()
         command = [sys.executable, "-m", WORKER_MODULE, str(descriptor), settings.to_json()]
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         try:
+            self._views = SharedFile("views")
             self._process = subprocess.Popen(  # noqa: S603 - our own module
                 command,
                 stdin=subprocess.DEVNULL,
@@ -99,7 +99,6 @@ class DecoderProcess:
             )
         except OSError:
             self._socket.close()
-            self._views.close()
             raise
         finally:
             other.close()
@@ -148,13 +147,15 @@ class DecoderProcess:
             return self._take_views(reply.facts, reply.views)
         except TimeoutError:
             log.warning("a decoder process was at one file for %g s, and is ended", seconds)
-            raise _timeout(seconds) from None
+            raise ScoringError(
+                Reason.DECODER_TIMEOUT, f"decoding took over {seconds:g} s"
+            ) from None
         except EndedError as error:
             log.warning("%s while it decoded a file", error)
             if error.code == -signal.SIGKILL:
                 raise KilledError from error
             if error.code in _TIMEOUT_CODES:
-                raise _timeout(seconds) from error
+                raise ScoringError(Reason.DECODER_TIMEOUT, "decoding takes too long") from error
             raise ScoringError(Reason.DECODER_CRASHED, "the decoder died of this file") from error
         except BrokenReplyError as error:
             log.warning("a decoder process gave %s, and is ended", error)
@@ -182,12 +183,8 @@ class DecoderProcess:
         return packet
 
     async def kill(self) -> None:
-        """Ends it and forgets it."""
+        """Ends it and forgets it. Doing it again does nothing."""
         self._process.kill()
         self._socket.close()
         self._views.close()
         await asyncio.to_thread(self._process.wait)
-
-
-def _timeout(seconds: float) -> ScoringError:
-    return ScoringError(Reason.DECODER_TIMEOUT, f"decoding took over {seconds:g} s")

@@ -11,6 +11,7 @@ import numpy as np
 from inference.batcher import Batcher, DeadlinePassedError
 from inference.concepts import ConceptCache, ConceptEmbeddings, Definition
 from inference.decoder.media import DecodedMedia, Facts, Request, View
+from inference.decoder.protocol import MAX_CLOSER
 from inference.decoder_pool import DecoderPool
 from inference.encoder import Embeddings, EncoderThread
 from inference.errors import Reason, ScoringError
@@ -116,8 +117,15 @@ class Scorer:
             facts, views = await self._pass(file, request, embedding, options, deadline)
             closer = tuple(scored.view for scored in views if detail.asks_for(scored))
             if closer and detail.tiles > 1:
-                request = replace(request, tiles=detail.tiles, closer=closer)
-                _, tiles = await self._pass(file, request, embedding, options, deadline)
+                request = replace(request, tiles=detail.tiles, closer=closer[:MAX_CLOSER])
+                try:
+                    _, tiles = await self._pass(file, request, embedding, options, deadline)
+                except ScoringError as error:
+                    # What the first look has shown may be enough to decide.
+                    partial = f"the closer look failed: {error.message}"
+                    return ScoredImage(replace(facts, partial=partial), tuple(views))
+                if len(closer) > MAX_CLOSER:
+                    facts = replace(facts, partial="too much of it calls for a closer look")
                 views = sorted(views + tiles, key=lambda scored: scored.view.frame_time)
         finally:
             embedding.cancel()
@@ -153,11 +161,11 @@ class Scorer:
     async def _embed(
         self, media: DecodedMedia, priority: Priority, deadline: float
     ) -> list[Embeddings]:
-        """Embeds all views, of which no more than a batch is in the queue at once.
+        """Embeds all views, of which no more than half a batch is in the queue at once.
 
-        So an animation with many views leaves room for others, and its pixels are read in time.
+        So an animation with many views leaves room for others in every batch.
         """
-        room = asyncio.Semaphore(self._max_batch)
+        room = asyncio.Semaphore(max(1, self._max_batch // 2))
 
         async def embed(index: int) -> Embeddings:
             async with room:

@@ -163,7 +163,7 @@ def _decoder_pool(settings: Settings, preprocessing: Preprocessing) -> DecoderPo
         worker,
         workers=settings.decoders,
         max_queue=settings.max_images,
-        max_views=settings.max_queue,
+        max_views=4 * settings.max_queue,
         filter_required=settings.sandbox == "required",
     )
 

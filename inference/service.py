@@ -124,12 +124,12 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
     ) -> scoring_pb2.ImageScores:
         try:
             scored = await self._scorer.score(file, media_type, options, deadline)
+            return image_scores(scored, self._model)
         except ScoringError:
             raise
         except Exception as error:
             log.exception("scoring failed")
             raise ScoringError(Reason.ENCODER_FAILED, "the model failed on this image") from error
-        return image_scores(scored, self._model)
 
 
 async def _first(messages: AsyncIterator[MessageT]) -> MessageT:

@@ -14,6 +14,7 @@ class SharedFile:
 
     def __init__(self, name: str) -> None:
         """`name` shows in /proc, for people. Raises OSError without file descriptors or memory."""
+        self._descriptor = -1
         self._descriptor = os.memfd_create(name)
         self._size = 0
 
@@ -36,6 +37,9 @@ class SharedFile:
     def read(self, count: int, offset: int) -> bytes:
         """Up to `count` bytes from `offset`: fewer if the file ends."""
         return os.pread(self._descriptor, count, offset)
+
+    def __del__(self) -> None:
+        self.close()
 
     def close(self) -> None:
         """Lets go of the bytes. Closing again does nothing."""

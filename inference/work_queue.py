@@ -64,11 +64,16 @@ class WorkQueue(Generic[T]):
             self._heap = [entry for entry in self._heap if entry[2] in self._items]
             heapq.heapify(self._heap)
 
-    def take(self, now: float, max_batch: int) -> Taken[T]:
-        """Takes the next batch of at most `max_batch` items that can still meet their deadline."""
+    def take(self, now: float, max_batch: int, least: Priority | None = None) -> Taken[T]:
+        """Takes the next batch of at most `max_batch` items that can still meet their deadline.
+
+        With `least`, only items of that priority or a higher one.
+        """
         batch: list[tuple[int, T]] = []
         late: list[tuple[int, T]] = []
         while self._heap and len(batch) < max_batch:
+            if least is not None and self._heap[0][0] > least:
+                break
             _, deadline, ticket = heapq.heappop(self._heap)
             if ticket in self._items:
                 entry = (ticket, self._items.pop(ticket))

@@ -13,6 +13,8 @@ ColourMode = Literal["L", "RGB", "RGBA", "CMYK"]
 
 _DISPLAY_GAMMA = 1 / 2.2  # the gAMA value that sRGB stands for, PNG specification, 11.3.2.2
 _GAMMA_TOLERANCE = 0.05
+_MOST_BYTES = 4 * 1024 * 1024  # of a profile; those of printers have one or two megabytes
+_KEPT_PROFILE_BYTES = 64 * 1024
 
 
 def simplified(image: Image.Image) -> Image.Image:
@@ -45,14 +47,15 @@ class ColourSpace:
         """The colour space that a file names; one that makes no sense is passed over."""
         profile, gamma = image.info.get("icc_profile"), image.info.get("gamma")
         return cls(
-            profile if isinstance(profile, bytes) and profile else None,
+            profile if isinstance(profile, bytes) and 0 < len(profile) <= _MOST_BYTES else None,
             gamma if isinstance(gamma, float) and gamma > 0 and "srgb" not in image.info else None,
         )
 
     def to_srgb(self, picture: Image.Image) -> Image.Image:
         """An L, RGB or CMYK picture as RGB in sRGB."""
         if self._profile is not None:
-            transform = _transform(self._profile, picture.mode)
+            small = len(self._profile) <= _KEPT_PROFILE_BYTES
+            transform = (_kept_transform if small else _transform)(self._profile, picture.mode)
             if transform is not None:
                 return ImageCms.applyTransform(picture, transform) or picture
         elif self._gamma is not None:
@@ -64,6 +67,11 @@ class ColourSpace:
 
 
 @lru_cache(maxsize=16)
+def _kept_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """As _transform; photos have a few profiles between them."""
+    return _transform(profile, mode)
+
+
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """The conversion to sRGB; None where the profile is broken or of another kind of picture."""
     try:

@@ -6,8 +6,15 @@ notice by themselves.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 _BOXES = frozenset({"image/avif", "video/mp4"})
+_TOP_BOXES = frozenset(
+    {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"meta", b"moof", b"mfra", b"sidx", b"styp"}
+    | {b"uuid", b"udta", b"wide", b"pdin", b"emsg", b"prft", b"ssix", b"mvex"}
+)
 _RIFF_HEADER_BYTES = 12
+_PNG_HEADER_BYTES = 8
 _WEBP_FRAME = b"ANMF"
 
 
@@ -38,16 +45,39 @@ def whole_frames(data: bytes) -> bytes | None:
     return data[:4] + (position - 8).to_bytes(4, "little") + data[8:position]
 
 
-def _end_of_boxes(data: bytes) -> int:
-    position = 0
+def has_box(data: bytes, wanted: bytes) -> bool:
+    """Whether an AVIF or MP4 file has such a box at its outermost level."""
+    return any(data[start + 4 : start + 8] == wanted for start, _ in _boxes(data))
+
+
+def apng_frames(data: bytes) -> int:
+    """How many frames an animated PNG has, by its frames' own headers; 0 if it counts them twice.
+
+    Decoders disagree on files whose control chunk says otherwise.
+    """
+    position, frames, controls = _PNG_HEADER_BYTES, 0, 0
     while position + 8 <= len(data):
+        kind = data[position + 4 : position + 8]
+        frames += kind == b"fcTL"
+        controls += kind == b"acTL"
+        position += 12 + int.from_bytes(data[position : position + 4])
+    return frames if controls == 1 else 0
+
+
+def _end_of_boxes(data: bytes) -> int:
+    return max((end for _, end in _boxes(data)), default=0)
+
+
+def _boxes(data: bytes) -> Iterator[tuple[int, int]]:
+    """Where the outermost boxes start and end; what follows the last known one is passed over."""
+    position = 0
+    while position + 8 <= len(data) and data[position + 4 : position + 8] in _TOP_BOXES:
         size = int.from_bytes(data[position : position + 4])
         if size == 1:
             size = int.from_bytes(data[position + 8 : position + 16])
-        if size == 0:  # to the end of the file
-            return len(data)
-        position += max(size, 8)
-    return position
+        end = position + max(size, 8) if size else len(data)
+        yield position, end
+        position = end
 
 
 def _end_of_elements(data: bytes) -> int:

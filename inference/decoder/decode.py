@@ -135,14 +135,14 @@ class Decoder:
         kept: dict[int, _Views] = {}
         count, last, last_number = 0, first, 0
         for count, frame in enumerate(itertools.chain((first, second), frames), start=1):
-            choice = chooser.offer(count, frame.thumbnail())
+            choice = chooser.offer(count, frame.thumbnail(self._input_size))
             for number in choice.drop:
                 del kept[number]
             if choice.keep:
                 kept[count] = self._views_of_frame(frame, request)
             if frame.time >= last.time:  # sampled frames come out of order
                 last, last_number = frame, count
-        chosen = chooser.chosen(last_number, last.thumbnail())
+        chosen = chooser.chosen(last_number, last.thumbnail(self._input_size))
         if last_number in chosen and last_number not in kept:
             kept[last_number] = self._views_of_frame(last, request)
         views = [view for number in chosen for view in kept[number]]
@@ -172,10 +172,9 @@ class Decoder:
         ]
 
     def _views(self, frame: Frame, picture: Picture, region: Region) -> _Views:
-        made = view_pixels(picture, region, self._preprocessing)
         return [
             (View(frame.index, frame.time, region, background), pixels)
-            for background, pixels in made.items()
+            for background, pixels in view_pixels(picture, region, self._preprocessing)
         ]
 
     def _regions(self, width: int, height: int, request: Request) -> list[Region]:

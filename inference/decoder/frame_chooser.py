@@ -17,9 +17,7 @@ import math
 import random
 from dataclasses import dataclass
 
-import numpy as np
-
-from inference.decoder.reduction import Thumbnail, show_the_same
+from inference.decoder.thumbnails import Thumbnail
 
 SHARE = 4  # one in four is drawn, one in four may be a flash
 _REMEMBERED = 32  # of the frames kept last, where all that differ are kept
@@ -42,7 +40,7 @@ class AllFrames:
 
     def offer(self, index: int, thumbnail: Thumbnail) -> Choice:
         """Takes note of the next frame."""
-        if any(show_the_same(thumbnail, other) for other in self._recent):
+        if any(thumbnail.shows_the_same(other) for other in self._recent):
             return Choice(keep=False)
         self._kept.append(index)
         self._recent = [*self._recent[1 - _REMEMBERED :], thumbnail]
@@ -78,9 +76,9 @@ class Flashes:
             self._latest = index, thumbnail, 0.0
             return
         latest, shown, before = self._latest
-        if show_the_same(thumbnail, shown):
+        if thumbnail.shows_the_same(shown):
             return
-        after = _distance(thumbnail, shown)
+        after = thumbnail.distance(shown)
         if self._may_enter(before):
             self._found[latest] = min(before, after)
             if len(self._found) > self._most:
@@ -155,9 +153,9 @@ class FrameChooser:
     def _compare(self, index: int, thumbnail: Thumbnail) -> None:
         """Takes the frame in, if it is one of those that differ most; the first always is one."""
         kept = [self._thumbnails[other] for other in self._different]
-        if any(show_the_same(thumbnail, other) for other in kept):
+        if any(thumbnail.shows_the_same(other) for other in kept):
             return
-        distances = [_distance(thumbnail, other) for other in kept]
+        distances = [thumbnail.distance(other) for other in kept]
         if len(self._different) > self._middle:
             closest = min(self._distances, key=self._distances.__getitem__, default=None)
             if closest is None or min(distances) <= self._distances[closest]:
@@ -177,13 +175,8 @@ class FrameChooser:
 
     def _is_new(self, index: int, others: list[int]) -> bool:
         thumbnail = self._thumbnails[index]
-        return not any(show_the_same(thumbnail, self._thumbnails[other]) for other in others)
+        return not any(thumbnail.shows_the_same(self._thumbnails[other]) for other in others)
 
     def _nearest(self, index: int, others: list[int]) -> float:
         thumbnail = self._thumbnails[index]
-        return min(_distance(thumbnail, self._thumbnails[other]) for other in others)
-
-
-def _distance(one: Thumbnail, other: Thumbnail) -> float:
-    """The mean difference of two thumbnails; those of frames with and without alpha are far."""
-    return float(np.abs(one - other).mean()) if one.shape == other.shape else 255.0
+        return min(thumbnail.distance(self._thumbnails[other]) for other in others)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -66,13 +67,15 @@ class Request:
     """What is wanted of a file.
 
     `max_frames` is the most frames that are chosen, 0 for all that differ; `frame_seconds` how
-    long the choosing may take. `tiles` adds a grid of 2×2 tiles to every region, or 2×2 and 3×3.
-    With `closer`, only the tiles of these views are made.
+    long the choosing may take, and `seconds` how much processor time all of it. `tiles` adds a grid
+    of 2×2 tiles to every region, or 2×2 and 3×3. With `closer`, only the tiles of these views are
+    made.
     """
 
     declared_type: str
     max_frames: int
     frame_seconds: float
+    seconds: float = math.inf
     tiles: int = 1
     closer: tuple[View, ...] = ()
 

@@ -9,14 +9,18 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import pillow_jxl  # noqa: F401 - registers itself with Pillow
-from PIL import AvifImagePlugin, ExifTags, Image, ImageChops, ImageFile
+from PIL import AvifImagePlugin, Image
 from pillow_jxl import JpegXLImagePlugin
 
 from inference.decoder.colour import ColourSpace, simplified
+from inference.decoder.containers import apng_frames, has_box
 from inference.decoder.failures import what_is_wrong
 from inference.decoder.jxl_header import read_jxl_header
 from inference.decoder.media import MediaLimits
-from inference.decoder.reduction import Picture, Thumbnail, thumbnail_of
+from inference.decoder.orientation import SIDEWAYS, TURNS, orientation_of
+from inference.decoder.reduction import Picture
+from inference.decoder.thumbnails import Thumbnail, fine_size, thumbnail_of
+from inference.decoder.visible_part import is_flat, lenient, visible_rows
 from inference.errors import Reason, ScoringError
 
 FORMATS = {
@@ -28,18 +32,9 @@ FORMATS = {
     "image/png": "PNG",
     "image/webp": "WEBP",
 }
+_PNGS = frozenset({"image/apng", "image/png"})
 _ANIMATED = frozenset({"image/apng", "image/avif", "image/gif", "image/webp"})
 _PNG_BIT_DEPTH = 24  # the byte's place: signature, length and type of IHDR, width, height
-_TURNS = {  # by the value of the EXIF tag
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_SIDEWAYS = frozenset({5, 6, 7, 8})
 _OVER_LIMITS = (ScoringError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 # One file, one thread: the processes are what runs in parallel.
@@ -57,9 +52,9 @@ class PillowFrame:
     colours: ColourSpace
     size: tuple[int, int]  # of the frame, of which `image` may be a smaller copy
 
-    def thumbnail(self) -> Thumbnail:
+    def thumbnail(self, input_size: tuple[int, int]) -> Thumbnail:
         """See reduction.Frame."""
-        return thumbnail_of(self.image)
+        return thumbnail_of(self.image, fine_size(*self.size, input_size))
 
     def picture(self) -> Picture:
         """See reduction.Frame."""
@@ -83,12 +78,16 @@ class PillowSource:
         self._shown_for = 0.0  # seconds, all frames so far
         self.partial = _check_jxl(data, limits) if media_type == "image/jxl" else ""
         self._image, (width, height) = self._open()
-        self._turn = _orientation(self._image)
-        self.width, self.height = (height, width) if self._turn in _SIDEWAYS else (width, height)
+        self._turn = orientation_of(self._image)
+        self.width, self.height = (height, width) if self._turn in SIDEWAYS else (width, height)
         # A GIF's frames are counted as they come: its header does not tell.
         counted = media_type in _ANIMATED and media_type != "image/gif"
         self.total_frames = int(getattr(self._image, "n_frames", 1)) if counted else 1
         self._check_frames(self.total_frames)
+        if media_type == "image/apng":
+            default = bool(getattr(self._image, "default_image", False))
+            if apng_frames(data) + default != self.total_frames:
+                self.partial = "its frames are not as many as its header says"
 
     @property
     def duration(self) -> float:
@@ -100,6 +99,7 @@ class PillowSource:
         yield self._first()
         if self._media_type not in _ANIMATED:
             return
+        yield from self._primary_item()
         index = 1
         while self._media_type == "image/gif" or index < self.total_frames:
             if time.monotonic() > until:
@@ -120,6 +120,16 @@ class PillowSource:
             self._check_frames(index)
             yield frame
         self.total_frames = max(index, self.total_frames)
+
+    def _primary_item(self) -> Iterator[PillowFrame]:
+        """Of an AVIF sequence, the still picture that programs show which know no sequences."""
+        if self._data[8:12] != b"avis" or not has_box(self._data, b"meta"):
+            return
+        as_still = io.BytesIO(self._data[:8] + b"avif" + self._data[12:])
+        with contextlib.suppress(Exception), Image.open(as_still, formats=("AVIF",)) as image:
+            image.load()
+            upright = simplified(image)
+            yield PillowFrame(0, 0.0, upright, ColourSpace.of(image), upright.size)
 
     def frames_at(self, wanted: Iterable[tuple[int, float]]) -> Iterator[PillowFrame]:
         """See decode.Source."""
@@ -151,13 +161,13 @@ class PillowSource:
 
     def _visible_part(self) -> PillowFrame | None:
         """The first frame of a broken file, down to where there is something to see; or None."""
-        with contextlib.suppress(Exception), _lenient():
+        with contextlib.suppress(Exception), lenient():
             image, _ = self._open()
             image.load()
             frame = self._frame(0, image)
-            if _is_flat(frame.image):
+            if is_flat(frame.image):
                 return None
-            end = _visible_rows(frame.image) if self._turn == 1 else frame.image.height
+            end = visible_rows(frame.image) if self._turn == 1 else frame.image.height
             height = round(self.height * end / frame.image.height)
             part = frame.image.crop((0, 0, frame.image.width, end))
             return PillowFrame(0, 0.0, part, frame.colours, (self.width, height))
@@ -169,11 +179,11 @@ class PillowSource:
         return self._frame(index, self._image)
 
     def _frame(self, index: int, image: Image.Image) -> PillowFrame:
-        if self._media_type == "image/png" and self._data[_PNG_BIT_DEPTH] == 16:
+        if self._media_type in _PNGS and self._data[_PNG_BIT_DEPTH] == 16:
             # Pillow compares a transparent colour of 16 bits with samples that it cut to 8,
             # so a file could name one that makes other colours vanish.
             image.info.pop("transparency", None)
-        turn = _TURNS.get(self._turn)
+        turn = TURNS.get(self._turn)
         upright = simplified(image) if turn is None else simplified(image).transpose(turn)
         if upright is image and self._media_type in _ANIMATED:
             upright = image.copy()  # the next seek will change it
@@ -201,39 +211,3 @@ def _check_jxl(data: bytes, limits: MediaLimits) -> str:
         message = f"{header.width}×{header.height} is over {limits.max_pixels} pixels"
         raise ScoringError(Reason.TOO_MANY_PIXELS, message)
     return "of an animated JPEG XL one frame is decoded" if header.animated else ""
-
-
-def _orientation(image: Image.Image) -> int:
-    """What its EXIF or XMP asks for; other metadata, broken or not, is not read."""
-    if image.format == "JXL" and not getattr(image, "jpeg", False):
-        return 1  # libjxl has turned it; what EXIF says is for others
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # as many kinds as there are ways to break it; browsers show such files
-        return 1
-    return orientation if isinstance(orientation, int) else 1
-
-
-@contextlib.contextmanager
-def _lenient() -> Iterator[None]:
-    """Lets Pillow return what it has of a broken file; nothing else runs in this process."""
-    ImageFile.LOAD_TRUNCATED_IMAGES = True
-    try:
-        yield
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = False
-
-
-def _is_flat(image: Image.Image) -> bool:
-    """Whether it is of one colour."""
-    return len(image.getcolors(1) or ()) == 1
-
-
-def _visible_rows(image: Image.Image) -> int:
-    """How many rows there are before those that the decoder left blank."""
-    bottom = image.crop((0, image.height - 1, image.width, image.height))
-    if not _is_flat(bottom):
-        return image.height
-    blank = Image.new(image.mode, image.size, bottom.getpixel((0, 0)))
-    box = ImageChops.difference(image, blank).getbbox(alpha_only=False)
-    return box[3] if box else image.height

@@ -11,7 +11,6 @@ or evaluated, and a reply that is not as agreed is the end of that decoder.
 from __future__ import annotations
 
 import json
-import math
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -31,6 +30,7 @@ from inference.errors import Reason, ScoringError
 MAX_PACKET_BYTES = 128 * 1024  # under what Linux lets through in one piece by default
 MAX_CLOSER = 1000  # views of a request, which has to fit into a packet
 _MAX_TEXT = 300
+_LONGEST = 1e9  # seconds
 _HEADER = struct.Struct("<IdIIIIB")
 # The reasons that a file can be the cause of.
 _REASONS = frozenset(
@@ -76,16 +76,17 @@ class Reply:
 
 
 def pack_request(request: Request) -> bytes:
-    """A request as a packet; of `closer`, the first thousand."""
+    """A request as a packet, for which `closer` must not be longer than MAX_CLOSER."""
     return json.dumps(
         [
             request.declared_type[:_MAX_TEXT],
             request.max_frames,
             request.frame_seconds,
+            request.seconds,
             request.tiles,
             [
                 [view.frame_index, view.frame_time, *asdict(view.region).values()]
-                for view in request.closer[:MAX_CLOSER]
+                for view in request.closer
             ],
         ]
     ).encode()
@@ -93,11 +94,12 @@ def pack_request(request: Request) -> bytes:
 
 def unpack_request(packet: bytes) -> Request:
     """The request in a packet, which comes from the service."""
-    declared_type, max_frames, frame_seconds, tiles, closer = json.loads(packet)
+    declared_type, max_frames, frame_seconds, seconds, tiles, closer = json.loads(packet)
     views = (
-        View(index, seconds, Region(*region), Background.NONE) for index, seconds, *region in closer
+        View(index, shown_at, Region(*region), Background.NONE)
+        for index, shown_at, *region in closer
     )
-    return Request(declared_type, max_frames, frame_seconds, tiles, tuple(views))
+    return Request(declared_type, max_frames, frame_seconds, seconds, tiles, tuple(views))
 
 
 def pack_media(media: DecodedMedia, write: Callable[[bytes, bytes], None]) -> bytes:
@@ -191,6 +193,6 @@ def _count(value: object) -> int:
 
 
 def _seconds(value: object) -> float:
-    if not isinstance(value, int | float) or not 0 <= value < math.inf:
+    if not isinstance(value, int | float) or not 0 <= value <= _LONGEST:
         raise ValueError("no time")
     return float(value)

@@ -11,19 +11,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from inference.decoder.colour import ColourSpace
 from inference.decoder.media import Background, Preprocessing, Region
+from inference.decoder.thumbnails import Thumbnail, fine_size, thumbnail_of
 
-Thumbnail = npt.NDArray[np.int16]
-"""(3072,) or (4096,): 32×32 cells of RGB, or of RGB times alpha and alpha; from 0 to 255."""
-
-THUMBNAIL_SIDE = 32
-# Two thumbnails that differ by no more in any cell show the same. A cell is two pixels of the
-# smallest model's input, seven of CLIP's; compression noise averages out to less.
-SAME_WITHIN = 4
 # How much larger than the view a scaled JPEG decode stays: the model can't tell the difference.
 SCALED_DECODE_MARGIN = 2
 
@@ -31,7 +24,8 @@ _RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
 }
-_BACKGROUNDS = {Background.WHITE: "white", Background.BLACK: "black"}
+# Of 255, in any of 32×32 cells: wide-gamut photos stay far below.
+_ANOTHER_PICTURE = 48
 
 
 @dataclass(frozen=True)
@@ -55,17 +49,20 @@ class Frame(Protocol):
     def time(self) -> float:
         """When it is shown, in seconds."""
 
-    def thumbnail(self) -> Thumbnail:
-        """Enough to tell whether two frames of a file show the same."""
+    def thumbnail(self, input_size: tuple[int, int]) -> Thumbnail:
+        """Enough to tell whether two frames show the same to a model that takes `input_size`."""
 
     def picture(self) -> Picture:
         """The frame itself."""
 
 
-def view_pixels(picture: Picture, region: Region, wanted: Preprocessing) -> dict[Background, bytes]:
-    """The view of a region: height × width × 3 bytes, RGB.
+def view_pixels(
+    picture: Picture, region: Region, wanted: Preprocessing
+) -> list[tuple[Background, bytes]]:
+    """The views of a region: height × width × 3 bytes, RGB.
 
-    There is one on white and one on black where something shows through and it makes a difference.
+    One on white and one on black, where something shows through and it makes a difference; and one
+    more, where the file's colour space makes quite another picture of it.
     """
     image, resampling = picture.image, _RESAMPLING[wanted.interpolation]
     across, down = image.width / picture.width, image.height / picture.height
@@ -80,42 +77,49 @@ def view_pixels(picture: Picture, region: Region, wanted: Preprocessing) -> dict
     if wanted.resize_mode == "longest":
         size, offset = _fitted(region, wanted)
     reduced = image.resize(size, resampling, box=box)
-    return {
-        background: _on_canvas(layer, offset, wanted).tobytes()
-        for background, layer in _layers(reduced, picture.colours).items()
-    }
+    return [
+        (background, _on_canvas(layer, offset, wanted).tobytes())
+        for background, layer in _layers(reduced, picture.colours)
+    ]
 
 
-def thumbnail_of(image: Image.Image) -> Thumbnail:
-    """The thumbnail of a picture in a ColourMode."""
-    if image.mode == "RGBA":
-        image = image.convert("RGBa")
-    side = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
-    small = image.resize(side, Image.Resampling.BOX, reducing_gap=1.0)
-    if small.mode not in ("RGB", "RGBa"):
-        small = small.convert("RGB")
-    return np.asarray(small, dtype=np.int16).reshape(-1)
-
-
-def show_the_same(one: Thumbnail, other: Thumbnail) -> bool:
-    """Whether a model could hardly tell two pictures apart."""
-    return one.shape == other.shape and int(np.abs(one - other).max()) <= SAME_WITHIN
-
-
-def _layers(reduced: Image.Image, colours: ColourSpace) -> dict[Background, Image.Image]:
-    """The picture in sRGB; twice, if what shows through it makes a difference."""
+def _layers(reduced: Image.Image, colours: ColourSpace) -> list[tuple[Background, Image.Image]]:
+    """What may be seen of it, in sRGB: more than one, where that depends on who shows it."""
     if reduced.mode != "RGBA":
-        return {Background.NONE: colours.to_srgb(reduced)}
-    opaque, alpha = colours.to_srgb(reduced.convert("RGB")), reduced.getchannel("A")
-    layers = {}
-    for background, colour in _BACKGROUNDS.items():
-        canvas = Image.new("RGB", reduced.size, colour)
-        canvas.paste(opaque, mask=alpha)
-        layers[background] = canvas
-    white, black = (thumbnail_of(layer) for layer in layers.values())
-    if show_the_same(white, black):
-        return {Background.NONE: layers[Background.WHITE]}
+        return [(Background.NONE, image) for image in _interpretations(reduced, colours)]
+    alpha = reduced.getchannel("A")
+    layers = []
+    for opaque in _interpretations(reduced.convert("RGB"), colours):
+        white, black = (_laid_on(colour, opaque, alpha) for colour in ("white", "black"))
+        same = _thumbnail(white).shows_the_same(_thumbnail(black))
+        layers += (
+            [(Background.NONE, white)]
+            if same
+            else [(Background.WHITE, white), (Background.BLACK, black)]
+        )
     return layers
+
+
+def _interpretations(reduced: Image.Image, colours: ColourSpace) -> list[Image.Image]:
+    """In sRGB as the file says, and as if it said nothing, where that is quite another picture.
+
+    Programs don't agree on which profiles and gammas make sense.
+    """
+    meant, plain = colours.to_srgb(reduced), reduced.convert("RGB")
+    if reduced.mode == "CMYK":
+        return [meant]
+    difference = np.abs(_thumbnail(meant).coarse - _thumbnail(plain).coarse).max()
+    return [meant, plain] if difference > _ANOTHER_PICTURE else [meant]
+
+
+def _laid_on(colour: str, opaque: Image.Image, alpha: Image.Image) -> Image.Image:
+    canvas = Image.new("RGB", opaque.size, colour)
+    canvas.paste(opaque, mask=alpha)
+    return canvas
+
+
+def _thumbnail(view: Image.Image) -> Thumbnail:
+    return thumbnail_of(view, fine_size(*view.size, view.size))
 
 
 def _fitted(region: Region, wanted: Preprocessing) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -84,19 +84,24 @@ def filter_system_calls() -> str:
 class Watchdog:
     """Ends the process when one file takes too long, whatever else goes on in it."""
 
-    def __init__(self, seconds: float) -> None:
-        """`seconds` of processor time, and one more of any time, for a file."""
+    def __init__(self, processor_seconds: float, seconds: float) -> None:
+        """How much processor time, and how much of any time, a file may take."""
+        self._processor_seconds = processor_seconds
         self._seconds = seconds
 
     def __enter__(self) -> None:
         usage = resource.getrusage(resource.RUSAGE_SELF)
         used = usage.ru_utime + usage.ru_stime
         _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(used + self._seconds), hard))
-        signal.setitimer(signal.ITIMER_REAL, self._seconds + 1)
+        # The timer is exact; the limit holds even for code that stops timers.
+        signal.setitimer(signal.ITIMER_PROF, self._processor_seconds)
+        limit = math.ceil(used + self._processor_seconds) + 1
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))
+        signal.setitimer(signal.ITIMER_REAL, self._seconds)
 
     def __exit__(self, *exception: object) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         _, hard = resource.getrlimit(resource.RLIMIT_CPU)
         resource.setrlimit(resource.RLIMIT_CPU, (hard, hard))
 

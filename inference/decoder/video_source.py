@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import io
 import random
-import struct
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 
 import av
 import av.logging
-import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
+from av.stream import Disposition
 from av.video.frame import VideoFrame
-from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
-from PIL import Image
 
-from inference.decoder.colour import ColourSpace
 from inference.decoder.failures import what_is_wrong
 from inference.decoder.media import MediaLimits
-from inference.decoder.reduction import THUMBNAIL_SIDE, Picture, Thumbnail
+from inference.decoder.video_frame import Converters, DecodedVideoFrame
 from inference.errors import Reason, ScoringError
 
 # What browsers play, and what older cameras and encoders write. FFmpeg knows hundreds more.
@@ -31,33 +27,10 @@ CODECS = frozenset({"av1", "h264", "hevc", "mjpeg", "mpeg4", "vp8", "vp9"})
 _DEMUXERS = {"image/avif": "mp4", "video/mp4": "mp4", "video/webm": "webm"}
 _SAME_TIME = 1e-4  # seconds: timestamps come back as they went, but for rounding
 _IN_ORDER = 0.6  # of the time is for decoding in order; if that is not enough, the rest is sampled
-_TAIL = 2.0  # times the time, after which the end of a video counts as out of reach
-_MATRIX = struct.Struct("9i")
+_MOST_ASPECT = 16.0  # of a pixel
+_TAIL = 1.4  # times the time, after which the end of a video counts as out of reach
 
 av.logging.set_level(av.logging.PANIC)
-
-
-@dataclass(frozen=True)
-class DecodedVideoFrame:
-    """A frame that FFmpeg decoded: see reduction.Frame."""
-
-    index: int
-    time: float
-    frame: VideoFrame
-
-    def thumbnail(self) -> Thumbnail:
-        """See reduction.Frame."""
-        small = self.frame.reformat(
-            THUMBNAIL_SIDE, THUMBNAIL_SIDE, "rgb24", interpolation=Interpolation.AREA
-        )
-        return small.to_ndarray().astype(np.int16).reshape(-1)
-
-    def picture(self) -> Picture:
-        """See reduction.Frame."""
-        image: Image.Image = self.frame.to_image()  # type: ignore[no-untyped-call]
-        for turn in _turns(self.frame):
-            image = image.transpose(turn)
-        return Picture(image, ColourSpace(), image.width, image.height)
 
 
 class VideoSource:
@@ -73,25 +46,31 @@ class VideoSource:
         self._limits = limits
         self._rng = rng
         self._seen: set[int] = set()  # timestamps
+        self._count = 0
         self._packets = 0
         self._in_order = True
-        self.partial = ""
         self._container: InputContainer = av.open(
-            io.BytesIO(data), "r", format=_DEMUXERS[media_type], metadata_errors="ignore"
+            io.BytesIO(data),
+            "r",
+            format=_DEMUXERS[media_type],
+            metadata_errors="ignore",
+            options={"advanced_editlist": "0"} if media_type == "video/mp4" else {},
         )
-        self._stream = _picture_stream(self._container, media_type)
+        self._stream, self.partial = _picture_stream(self._container, media_type)
         context = self._stream.codec_context
         context.thread_count = 1
         context.options = {"max_pixels": str(limits.max_pixels)}
-        self.width, self.height = context.width, context.height
         self._check_size(context.width, context.height)
+        self._convert = Converters(_pixel_aspect(self._stream))
+        self.width = round(context.width * self._convert.pixel_aspect)
+        self.height = context.height
         self._rate = float(self._stream.average_rate or self._stream.guessed_rate or 25)
         time_base, start = self._stream.time_base, self._stream.start_time
         self._start = float(start * time_base) if start and time_base else 0.0
         self.duration = self._declared_duration()
         self._check_length(self.duration)
+        self._check_frames(self._stream.frames)
         self.total_frames = max(1, self._stream.frames or round(self.duration * self._rate))
-        self._check_frames(self.total_frames)
 
     def frames(self, until: float) -> Iterator[DecodedVideoFrame]:
         """See decode.Source."""
@@ -108,7 +87,7 @@ class VideoSource:
         if self._packets < self._stream.frames:
             self.partial = "the file ends too early"
         elif not self.partial:
-            self.total_frames = len(self._seen)  # what the header said was an estimate
+            self.total_frames = self._count  # what the header said was an estimate
 
     def frames_at(self, wanted: Iterable[tuple[int, float]]) -> Iterator[DecodedVideoFrame]:
         """See decode.Source."""
@@ -116,18 +95,22 @@ class VideoSource:
             self._seek(seconds)
             for frame in self._decoded():
                 if frame.time >= seconds - _SAME_TIME:
-                    yield DecodedVideoFrame(index, frame.time, frame.frame)
+                    yield replace(frame, index=index)
                     break
 
     def _sampled(
         self, reached: float, until: float, tail_until: float
     ) -> Iterator[DecodedVideoFrame]:
         """The end, then stretches up to places drawn at random, until the time is up."""
-        targets = iter(lambda: self._rng.uniform(reached, self.duration), None)
-        self._seek(max(reached, self.duration - 1 / self._rate))
+        end = self._declared_duration()
+        if end <= reached:
+            yield from self._further(tail_until)
+            return
+        targets = iter(lambda: self._rng.uniform(reached, end), None)
+        self._seek(max(reached, end - 1 / self._rate))
         for frame in self._decoded():
             yield frame
-            if time.monotonic() > tail_until and frame.time < self.duration - 2 / self._rate:
+            if time.monotonic() > tail_until and frame.time < end - 2 / self._rate:
                 self.partial = "its end takes too long to reach"
                 return
         for target in targets:
@@ -140,6 +123,14 @@ class VideoSource:
                     return
                 if frame.time >= target:
                     break
+
+    def _further(self, until: float) -> Iterator[DecodedVideoFrame]:
+        """What comes next of a video that does not say how long it is."""
+        for frame in self._decoded():
+            yield frame
+            if time.monotonic() > until:
+                self.partial = "its end takes too long to reach"
+                return
 
     def _decoded(self) -> Iterator[DecodedVideoFrame]:
         """Frames from where the container stands, but for those that were seen before."""
@@ -158,18 +149,19 @@ class VideoSource:
                 self._check_size(frame.width, frame.height)
                 if packet.is_corrupt or frame.is_corrupt:
                     self.partial = "some of its frames are broken"
-                timestamp = frame.pts if frame.pts is not None else -1 - len(self._seen)
-                if timestamp in self._seen:
+                if not self._in_order and frame.pts in self._seen:
                     continue
-                count = len(self._seen)
-                self._seen.add(timestamp)
-                self._check_frames(count + 1)
+                if frame.pts is not None:
+                    self._seen.add(frame.pts)
+                count = self._count
+                self._count += 1
+                self._check_frames(self._count)
                 shown_at = count / self._rate if frame.time is None else frame.time - self._start
                 seconds = max(0.0, shown_at)
                 self._check_length(seconds)
                 self.duration = max(self.duration, seconds)
                 index = count if self._in_order else round(seconds * self._rate)
-                yield DecodedVideoFrame(index, seconds, frame)
+                yield DecodedVideoFrame(index, seconds, frame, self._convert)
 
     def _demuxed(self) -> Iterator[Packet[VideoStream]]:
         try:
@@ -179,7 +171,7 @@ class VideoSource:
         except MemoryError:
             raise
         except (FFmpegError, ValueError, IndexError) as error:
-            if not self._seen:
+            if not self._count:
                 raise
             self.partial = what_is_wrong(error).message
 
@@ -211,34 +203,29 @@ class VideoSource:
             raise ScoringError(Reason.TOO_MANY_FRAMES, message)
 
 
-def _picture_stream(container: InputContainer, media_type: str) -> VideoStream:
-    """The stream that players show; of an AVIF sequence, not the still picture before it."""
-    if not container.streams.video:
+def _pixel_aspect(stream: VideoStream) -> float:
+    """How much wider than high players show a pixel; what is beyond reason is passed over."""
+    aspect = float(stream.sample_aspect_ratio or 1)
+    return aspect if 1 / _MOST_ASPECT <= aspect <= _MOST_ASPECT else 1.0
+
+
+def _picture_stream(container: InputContainer, media_type: str) -> tuple[VideoStream, str]:
+    """The stream that players show, and what of the file won't be seen.
+
+    Of an AVIF sequence, not the still picture before it. Players choose among several streams by
+    the codecs that they have, so of such a file a part is not looked at, whichever it is.
+    """
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not streams:
         raise ScoringError(Reason.UNDECODABLE, "there are no pictures in it")
-    streams = container.streams.video
     stream = max(streams, key=lambda s: s.frames) if media_type == "image/avif" else streams[0]
     if stream.codec_context is None:
         raise ScoringError(Reason.UNSUPPORTED_TYPE, "its codec is not known")
     codec = stream.codec_context.codec.canonical_name
     if codec not in CODECS:
         raise ScoringError(Reason.UNSUPPORTED_TYPE, f"videos in {codec} are not scanned")
-    return stream
-
-
-def _turns(frame: VideoFrame) -> list[Image.Transpose]:
-    """How players turn and mirror a frame: what ffplay makes of its display matrix."""
-    data = frame.side_data.get("DISPLAYMATRIX")
-    if data is None:
-        return []
-    matrix = _MATRIX.unpack(bytes(data))  # type: ignore[call-overload]
-    flip = Image.Transpose
-    match -frame.rotation % 360:
-        case 90:
-            return [flip.TRANSPOSE if matrix[3] > 0 else flip.ROTATE_270]
-        case 270:
-            return [flip.TRANSVERSE if matrix[3] < 0 else flip.ROTATE_90]
-        case 180:
-            across = [flip.FLIP_LEFT_RIGHT] if matrix[0] < 0 else []
-            return across + ([flip.FLIP_TOP_BOTTOM] if matrix[4] < 0 else [])
-        case _:
-            return [flip.FLIP_TOP_BOTTOM] if matrix[4] < 0 else []
+    if stream.metadata.get("alpha_mode") == "1":
+        return stream, "its transparency is not decoded"
+    if len(streams) > 1 and media_type != "image/avif":
+        return stream, "of several video streams one is decoded"
+    return stream, ""

@@ -59,7 +59,6 @@ def main(arguments: list[str], decode: DecodeFunction | None = None) -> int:
     limit_resources(settings.memory_bytes)
     unfiltered = filter_system_calls() if settings.filtered else ""
     connection.send(json.dumps(unfiltered).encode())
-    watchdog = Watchdog(settings.seconds)
     while True:
         try:
             packet, descriptors, _, _ = socket.recv_fds(
@@ -72,8 +71,10 @@ def main(arguments: list[str], decode: DecodeFunction | None = None) -> int:
         if not packet:
             return 0
         source, target = descriptors
-        with watchdog:
-            reply = _answer(decode, packet, source, target)
+        request = unpack_request(packet)
+        # The service ends a process after `seconds`; a second later, there is no service any more.
+        with Watchdog(min(request.seconds, settings.seconds), settings.seconds + 1):
+            reply = _answer(decode, request, source, target)
         os.close(source)
         os.close(target)
         memory.give_back(_KEPT_BYTES)
@@ -89,7 +90,7 @@ def _import_all() -> None:
             importlib.import_module(module.name)
 
 
-def _answer(decode: DecodeFunction, packet: bytes, source: int, target: int) -> bytes:
+def _answer(decode: DecodeFunction, request: Request, source: int, target: int) -> bytes:
     """Decodes a file; the views go to `target`, the reply is returned."""
     written = 0
 
@@ -102,7 +103,7 @@ def _answer(decode: DecodeFunction, packet: bytes, source: int, target: int) -> 
 
     try:
         data = os.pread(source, os.fstat(source).st_size, 0)
-        return pack_media(decode(data, unpack_request(packet)), write)
+        return pack_media(decode(data, request), write)
     except ScoringError as error:
         return pack_error(error)
     except Exception as error:  # of ours, or memory that is short where no decoder is at work

@@ -189,6 +189,18 @@ async def test_files_that_break_their_decoder_cost_one_error_each() -> None:
         assert "SIGSEGV" in scoring.output()
 
 
+async def test_a_file_that_takes_all_the_time_there_is_is_rejected(pair: Pair) -> None:
+    """By its own fault: that inference is late would let it in. A JPEG with 4000 scans."""
+    data = io.BytesIO()
+    Image.new("RGB", (6000, 6000), "white").save(data, "JPEG", progressive=True)
+    jpeg = data.getvalue()
+    last = jpeg.rindex(b"\xff\xda")
+    scans = jpeg[:last] + jpeg[last:-2] * 4000 + jpeg[-2:]
+    answer = await post(pair.gateway, scans, "image/jpeg")
+    assert (answer.status, answer.body["cause"]) == (406, "undecodable"), answer
+    assert_accepted(await post(pair.gateway, still(GOOD)))
+
+
 def memory(pair: Pair) -> int:
     """Of the service and its decoders."""
     pids = [pair.inference_pid, *children(pair.inference_pid)]

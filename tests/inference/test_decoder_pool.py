@@ -80,6 +80,10 @@ async def reason(pool: DecoderPool, data: bytes) -> Reason:
     return caught.value.reason
 
 
+def entries(folder: str) -> int:
+    return len(list(Path(folder).iterdir()))
+
+
 async def test_images_and_errors_come_back_from_the_processes() -> None:
     async with pool_of() as pool:
         media = await decode(pool, GOOD, "image/png")
@@ -101,6 +105,17 @@ async def test_many_views_come_back_in_order() -> None:
     assert [view.frame_index for view in media.views] == list(range(150))
     assert sum(map(len, media.pixels)) > MIB
     assert media == again
+
+
+async def test_one_process_decodes_any_number_of_videos() -> None:
+    """FFmpeg's scaler once left a thread behind for each frame."""
+    data = moving([drawn(seed=number, size=64) for number in range(30)], "video/mp4")
+    async with pool_of(memory_bytes=256 * MIB) as pool:
+        [pid] = pool.pids
+        for _ in range(20):
+            assert len((await decode(pool, data)).views) == 16
+        assert pool.pids == {pid}
+        assert entries(f"/proc/{pid}/task") == 1
 
 
 @pytest.mark.usefixtures("faults")
@@ -176,15 +191,11 @@ async def test_a_cancelled_caller_leaves_the_processes_alone() -> None:
         assert pool.pids == before
 
 
-def open_descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
 async def test_no_descriptor_is_left_open() -> None:
     animation = moving([drawn(seed=number, size=100) for number in range(120)], "image/webp")
     async with pool_of() as pool:
         await decode(pool, GOOD)
-        before = open_descriptors()
+        before = entries("/proc/self/fd")
         for _ in range(3):
             await decode(pool, animation, max_frames=0)
             await reason(pool, b"junk")
@@ -193,7 +204,7 @@ async def test_no_descriptor_is_left_open() -> None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         await decode(pool, GOOD)
-        assert open_descriptors() == before
+        assert entries("/proc/self/fd") == before
 
 
 async def test_no_more_is_decoded_while_callers_hold_many_views() -> None:
@@ -218,6 +229,38 @@ async def test_what_waited_beyond_its_deadline_is_not_decoded() -> None:
             with pytest.raises(ScoringError) as caught:
                 await late.__aenter__()
     assert caught.value.reason is Reason.DEADLINE_EXCEEDED
+
+
+@pytest.mark.usefixtures("faults")
+async def test_a_file_that_would_use_up_the_time_of_its_call_is_at_fault() -> None:
+    """Its error comes before the deadline, which would let it in."""
+    request = Request("", 16, frame_seconds=60)
+    loop = asyncio.get_running_loop()
+    async with pool_of() as pool:
+        with shared(b"fault:spin") as file:
+            deadline = loop.time() + 20
+            request = Request("", 16, frame_seconds=60)
+            spinning = pool.decoded(file, request, priority=Priority.BULK, deadline=loop.time() + 3)
+            with pytest.raises(ScoringError) as caught:
+                await spinning.__aenter__()
+            assert caught.value.reason is Reason.DECODER_TIMEOUT
+            assert loop.time() < deadline
+
+
+async def test_bulk_work_leaves_room_for_what_somebody_waits_for() -> None:
+    request = Request("", 16, frame_seconds=60)
+    deadline = asyncio.get_running_loop().time() + 60
+    async with pool_of(max_views=2) as pool:
+        with shared(GOOD) as file:
+            async with pool.decoded(file, request, priority=Priority.BULK, deadline=deadline):
+                waiting = asyncio.create_task(decode(pool, GOOD))
+                interactive = pool.decoded(
+                    file, request, priority=Priority.INTERACTIVE, deadline=deadline
+                )
+                async with interactive as media:
+                    assert media.views
+                assert not waiting.done()
+        assert (await waiting).views
 
 
 async def test_a_full_queue_refuses() -> None:

@@ -3,12 +3,15 @@
 import io
 import random
 import zlib
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import numpy.typing as npt
 import open_clip
 import pytest
+from av.video.stream import VideoStream
 from PIL import Image, ImageCms, ImageDraw
 
 from inference.decoder.decode import Decoder
@@ -24,6 +27,7 @@ from inference.demo.drawing import random_scene, render
 from inference.errors import Reason, ScoringError
 from tests.media import ALL, MOVING, drawn, file_of, moving, still
 
+GREY = Image.new("RGB", (64, 64), (120, 120, 120))
 SQUASH = Preprocessing(64, 64, "squash", "bicubic", 0)
 LIMITS = MediaLimits(max_pixels=40_000_000, max_frames=1000, max_seconds=600)
 CORPUS = Path(__file__).parents[4] / "shared" / "corpus"
@@ -275,6 +279,83 @@ def test_an_animation_with_a_broken_tail_is_seen_as_far_as_it_goes(media_type: s
     assert not decoded(data).facts.partial
 
 
+@pytest.mark.parametrize("media_type", ["image/apng", "image/webp"])
+@pytest.mark.parametrize("max_frames", [0, 16])
+def test_no_picture_hides_behind_its_own_mosaic(media_type: str, max_frames: int) -> None:
+    sharp = drawn(("red", "triangle"), size=256)
+    mosaic = sharp.resize((32, 32), Image.Resampling.BOX).resize((256, 256), 0)
+    spec = Preprocessing(224, 224, "squash", "bicubic", 0)
+    data = moving([mosaic, sharp, mosaic], media_type)
+    media = decoded(data, spec=spec, max_frames=max_frames)
+    assert 1 in {view.frame_index for view in media.views}
+
+
+def test_what_a_file_says_of_its_colours_hides_nothing() -> None:
+    """Browsers pass over a gamma or a profile that makes no sense."""
+    picture = still(drawing())
+    at = picture.index(b"IDAT") - 4
+    black = picture[:at] + png_chunk(b"gAMA", (1).to_bytes(4)) + picture[at:]
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for data in (black, still(drawing(), icc_profile=without_colours(profile))):
+        media = decoded(data)
+        assert decoded(picture).pixels[0] in media.pixels
+        assert len(media.views) == 2
+
+
+def without_colours(profile: bytes) -> bytes:
+    """A profile whose primaries are all black."""
+    data = bytearray(profile)
+    for name in (b"rXYZ", b"gXYZ", b"bXYZ"):
+        entry = data.index(name)
+        offset = int.from_bytes(data[entry + 4 : entry + 8])
+        data[offset + 8 : offset + 20] = bytes(12)
+    return bytes(data)
+
+
+def test_an_orientation_that_browsers_pass_over_is_passed_over() -> None:
+    xmp = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf'
+        b'-syntax-ns#"><rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" '
+        b'tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+    )
+    assert decoded(still(drawing(200, 140), "image/jpeg", xmp=xmp)).facts.width == 200
+
+
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_an_apng_that_miscounts_its_frames_is_partial(count: int) -> None:
+    data = moving([drawn(seed=number, size=64) for number in range(3)], "image/apng")
+    at = data.index(b"acTL") - 4
+    control = png_chunk(b"acTL", count.to_bytes(4) + bytes(4))
+    assert decoded(data[:at] + control + data[at + 20 :]).facts.partial
+    assert decoded(data[:at] + data[at : at + 20] * 2 + data[at + 20 :]).facts.partial
+
+
+def test_both_pictures_of_an_avif_sequence_are_seen() -> None:
+    """The still one is what a program shows that knows no sequences."""
+    frames = [drawn(("blue", "circle"), seed=number, size=64) for number in range(3)]
+    data = bytearray(moving(frames, "image/avif"))
+    other = still(drawn(("red", "triangle"), size=64), "image/avif")
+    # The place of the still picture: one extent, of which offset and length are 32 bits.
+    place = data.index(b"iloc") + 4 + 4 + 2 + 2 + 2 + 2 + 2
+    theirs = other.index(b"iloc") + 4 + 4 + 2 + 2 + 2 + 2 + 2
+    start, length = (int.from_bytes(other[theirs + n : theirs + n + 4]) for n in (0, 4))
+    data[place : place + 8] = (len(data) + 8).to_bytes(4) + length.to_bytes(4)
+    picture = other[start : start + length]
+    data += (len(picture) + 8).to_bytes(4) + b"mdat" + picture
+    reference = np.frombuffer(decoded(other).pixels[0], np.uint8).astype(int)
+    media = decoded(bytes(data))
+    differences = [np.abs(np.frombuffer(p, np.uint8) - reference).mean() for p in media.pixels]
+    assert min(differences) < 1
+
+
+@pytest.mark.parametrize("media_type", ["video/mp4", "video/webm"])
+def test_what_follows_the_last_box_does_not_matter(media_type: str) -> None:
+    data = file_of(drawing(), media_type)
+    assert not decoded(data).facts.partial
+    if media_type == "video/mp4":
+        assert not decoded(data + b"junk" * 10).facts.partial
+
+
 def test_refusals() -> None:
     png, jpeg = still(drawing()), still(drawing(), "image/jpeg")
     assert refusal(b"") is Reason.EMPTY_IMAGE
@@ -323,3 +404,62 @@ def test_strangers_files_raise_nothing_but_scoring_errors() -> None:
             continue
         assert media.views
         assert {len(view) for view in media.pixels} == {64 * 64 * 3}
+
+
+def test_what_an_edit_list_leaves_out_is_seen() -> None:
+    """Players don't agree on edit lists."""
+    data = bytearray(moving([drawn(seed=number, size=64) for number in range(20)], "video/mp4"))
+    at = data.index(b"elst") + 12
+    data[at : at + 4] = (500).to_bytes(4)  # milliseconds of two seconds
+    facts = decoded(bytes(data)).facts
+    assert (facts.frames, facts.total_frames, facts.partial) == (20, 20, "")
+
+
+def test_frames_that_are_shown_at_one_time_are_all_seen() -> None:
+    frames = [GREY.copy()] * 10 + [drawn(("red", "triangle"), size=64)] * 10
+    data = bytearray(moving(frames, "video/mp4"))
+    at = data.index(b"stts") + 12
+    data[at + 4 : at + 8] = bytes(4)  # the length of every frame
+    media = decoded(bytes(data))
+    assert media.facts.frames == 20
+    assert len(media.views) >= 2
+
+
+def test_of_several_video_streams_one_is_not_enough() -> None:
+    data = io.BytesIO()
+    with av.open(data, "w", format="mp4") as container:
+        streams = [container.add_stream("mpeg4", rate=10) for _ in range(2)]
+        for stream in streams:
+            assert isinstance(stream, VideoStream)
+            stream.width = stream.height = 64
+        for stream in streams:
+            assert isinstance(stream, VideoStream)
+            picture = av.VideoFrame(64, 64, "yuv420p")
+            container.mux([*stream.encode(picture), *stream.encode(None)])
+    assert decoded(data.getvalue()).facts.partial
+
+
+def test_a_video_with_transparency_is_partial() -> None:
+    data = io.BytesIO()
+    with av.open(data, "w", format="webm") as container:
+        stream = container.add_stream("libvpx-vp9", rate=10)
+        assert isinstance(stream, VideoStream)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuva420p"
+        picture = av.VideoFrame(64, 64, "yuva420p")
+        container.mux([*stream.encode(picture), *stream.encode(None)])
+    assert decoded(data.getvalue()).facts.partial == "its transparency is not decoded"
+
+
+def test_pixels_that_are_no_squares_are_shown_as_players_show_them() -> None:
+    data = io.BytesIO()
+    with av.open(data, "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height = 320, 32
+        stream.codec_context.sample_aspect_ratio = Fraction(1, 10)
+        picture = av.VideoFrame(320, 32, "yuv420p")
+        container.mux([*stream.encode(picture), *stream.encode(None)])
+    media = decoded(data.getvalue())
+    assert (media.facts.width, media.facts.height) == (32, 32)
+    assert [view.region for view in media.views] == [Region(0, 0, 32, 32)]

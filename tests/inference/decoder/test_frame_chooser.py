@@ -4,25 +4,32 @@ import random
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+from PIL import Image
 
 from inference.decoder.frame_chooser import AllFrames, FrameChooser
-from inference.decoder.reduction import Thumbnail
+from inference.decoder.thumbnails import Thumbnail
 
 CELLS = 3072
 
 
+def shown(values: npt.NDArray[np.int64]) -> Thumbnail:
+    """A thumbnail of 32×32 cells."""
+    return Thumbnail.of(Image.fromarray(values.reshape(32, 32, -1).astype(np.uint8)))
+
+
 def noise(seed: int) -> Thumbnail:
-    return np.random.default_rng(seed).integers(0, 256, CELLS).astype(np.int16)
+    return shown(np.random.default_rng(seed).integers(0, 256, CELLS))
 
 
 def grey(level: int) -> Thumbnail:
-    return np.full(CELLS, level, np.int16)
+    return shown(np.full(CELLS, level))
 
 
 def grainy(level: int, grain: int, seed: int) -> Thumbnail:
     grains = np.random.default_rng(seed).integers(-grain, grain + 1, CELLS)
-    return (grains + level).astype(np.int16)
+    return shown(grains + level)
 
 
 def watch(
@@ -87,7 +94,9 @@ def test_an_odd_frame_is_found_wherever_it_hides(max_frames: int, seed: int) -> 
 def test_frames_that_differ_are_preferred_to_frames_that_are_alike() -> None:
     scenes = [noise(seed) for seed in range(6)]
     film = [
-        np.clip(scene + change, 0, 255).astype(np.int16) for scene in scenes for change in range(50)
+        shown(np.clip(scene.coarse.astype(np.int64) + change, 0, 255))
+        for scene in scenes
+        for change in range(50)
     ]
     for seed in range(5):
         assert {index // 50 for index in chosen_of(film, 8, seed)} == set(range(6))
@@ -103,7 +112,7 @@ def test_no_place_is_passed_over_for_certain() -> None:
 
 
 def test_frames_of_which_only_some_are_transparent_differ() -> None:
-    opaque, transparent = grey(90), np.full(4096, 90, np.int16)
+    opaque, transparent = grey(90), shown(np.full(4096, 90))
     assert chosen_of([opaque, opaque, transparent, opaque, opaque], 3) == [0, 2]
 
 

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from inference.decoder.media import MediaLimits
-from inference.decoder.video_source import DecodedVideoFrame, VideoSource
+from inference.decoder.video_frame import DecodedVideoFrame
+from inference.decoder.video_source import VideoSource
 from inference.errors import Reason, ScoringError
 
 LIMITS = MediaLimits(max_pixels=40_000_000, max_frames=1000, max_seconds=600)
