@@ -10,12 +10,13 @@ of the call. It knows no thresholds and decides nothing; that is the caller's pa
 What is scanned: image/apng, image/avif (still or sequence), image/gif, image/jpeg, image/jxl,
 image/png, image/webp (still or animated), video/mp4, video/webm. The bytes decide which it is;
 image/png and image/apng are names of one format. Videos may be in AV1, H.264, HEVC, MJPEG,
-MPEG-4, VP8 or VP9; of several pictures' streams in a file, the first is what players show. An
-animated JPEG XL is scored by one frame, and marked partial.
+MPEG-4, VP8 or VP9. Marked partial is what is not looked at as a whole: of several video streams
+one is scored, of an animated JPEG XL one frame, of a transparent video its colours.
 
 Frames: of an animation or video, at most max_frames are encoded (ScoringOptions, DescribeModel):
-the first, the last, a quarter drawn at random, and else those that differ most from each other.
-What shows the same as a frame that is encoded is not encoded again. Every frame is decoded and
+the first, the last, a quarter drawn at random, a quarter of those that differ most from the frame
+before and the one after, and else those that differ most from each other. What shows the same, at
+the size that the model takes, as a frame that is encoded is not encoded again. Every frame is decoded and
 compared, unless that takes longer than the service allows for it; then places further on are
 drawn at random in a video, and an animation is marked partial. With max_frames 0 every frame is
 decoded, and every one that differs is encoded.
@@ -23,8 +24,9 @@ decoded, and every one that differs is encoded.
 Views: a frame whose sides differ from the model's by at most 1.5:1 is encoded whole. A longer one
 is encoded as overlapping regions of the model's own shape (squares, for most) along its long
 side, at most 16: no pixel goes unseen. What is transparent is encoded on white and on black, if
-that makes a difference. Pictures are reduced with antialiasing; EXIF orientation, ICC profiles
-and PNG gamma are honoured.
+that makes a difference. Pictures are reduced with antialiasing. EXIF orientation, ICC profiles and
+PNG gamma are honoured; a profile or gamma that makes quite another picture costs a second view,
+without it.
 
 It is stateless and knows one model. Concepts come with each call and their embeddings are
 cached by the service, so a call with the same concepts as an earlier one pays nothing for them.
@@ -43,7 +45,8 @@ Those that gRPC gives carry none: a deadline that passed, a message over the lim
                        TRUNCATED          the file ends too early to see anything of it
                        UNDECODABLE        the file is broken in another way
                        DECODER_CRASHED    the file made its decoder die
-                       DECODER_TIMEOUT    the file kept its decoder busy for too long
+                       DECODER_TIMEOUT    the file kept its decoder busy for too long, or would
+                                          use up what the call has left by itself
                        DECODER_OUT_OF_MEMORY  the file needs more memory than a decoder has
   RESOURCE_EXHAUSTED   TOO_MANY_BYTES     the image is over DescribeModel's max_image_bytes
                        TOO_MANY_PIXELS    a frame is over DescribeModel's max_image_pixels

@@ -33,7 +33,7 @@ from inference.decoder.protocol import (
 from inference.decoder.sandbox import Watchdog, filter_system_calls, limit_resources
 from inference.errors import ScoringError
 
-ANCILLARY_BYTES = 2  # descriptors that come with a request
+_DESCRIPTORS = 2  # that come with a request
 # What the C library may keep of the memory of a file for the next one, and for how long.
 _KEPT_BYTES = 128 * 1024 * 1024
 _KEPT_SECONDS = 1.0
@@ -61,9 +61,7 @@ def main(arguments: list[str], decode: DecodeFunction | None = None) -> int:
     connection.send(json.dumps(unfiltered).encode())
     while True:
         try:
-            packet, descriptors, _, _ = socket.recv_fds(
-                connection, MAX_PACKET_BYTES, ANCILLARY_BYTES
-            )
+            packet, descriptors, _, _ = socket.recv_fds(connection, MAX_PACKET_BYTES, _DESCRIPTORS)
         except TimeoutError:
             memory.give_back()
             connection.settimeout(None)

@@ -463,3 +463,10 @@ def test_pixels_that_are_no_squares_are_shown_as_players_show_them() -> None:
     media = decoded(data.getvalue())
     assert (media.facts.width, media.facts.height) == (32, 32)
     assert [view.region for view in media.views] == [Region(0, 0, 32, 32)]
+
+
+def test_a_moving_strip_does_not_become_hundreds_of_views() -> None:
+    frames = [drawing(600, 50).rotate(number, fillcolor="red") for number in range(20)]
+    media = decoded(moving(frames, "image/webp"))
+    assert 0 < len(media.views) <= 128
+    assert (media.views[0].frame_index, media.views[-1].frame_index) == (0, 19)
