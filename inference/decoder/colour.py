@@ -51,6 +51,11 @@ class ColourSpace:
             gamma if isinstance(gamma, float) and gamma > 0 and "srgb" not in image.info else None,
         )
 
+    @property
+    def is_named(self) -> bool:
+        """Whether the file names one."""
+        return self._profile is not None or self._gamma is not None
+
     def to_srgb(self, picture: Image.Image) -> Image.Image:
         """An L, RGB or CMYK picture as RGB in sRGB."""
         if self._profile is not None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from inference.decoder.colour import ColourSpace
@@ -105,10 +106,11 @@ def _interpretations(reduced: Image.Image, colours: ColourSpace) -> list[Image.I
 
     Programs don't agree on which profiles and gammas make sense.
     """
-    meant, plain = colours.to_srgb(reduced), reduced.convert("RGB")
-    if reduced.mode == "CMYK":
+    meant = colours.to_srgb(reduced)
+    if not colours.is_named or reduced.mode == "CMYK":
         return [meant]
-    difference = np.abs(_thumbnail(meant).coarse - _thumbnail(plain).coarse).max()
+    plain = reduced.convert("RGB")
+    difference = int(np.abs(_cells(meant) - _cells(plain)).max())
     return [meant, plain] if difference > _ANOTHER_PICTURE else [meant]
 
 
@@ -116,6 +118,12 @@ def _laid_on(colour: str, opaque: Image.Image, alpha: Image.Image) -> Image.Imag
     canvas = Image.new("RGB", opaque.size, colour)
     canvas.paste(opaque, mask=alpha)
     return canvas
+
+
+def _cells(view: Image.Image) -> npt.NDArray[np.int16]:
+    """The means of 32×32 cells."""
+    cells = view.resize((32, 32), Image.Resampling.BOX, reducing_gap=1.0)
+    return np.asarray(cells, np.int16)
 
 
 def _thumbnail(view: Image.Image) -> Thumbnail:

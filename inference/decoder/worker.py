@@ -73,10 +73,10 @@ def main(arguments: list[str], decode: DecodeFunction | None = None) -> int:
         # The service ends a process after `seconds`; a second later, there is no service any more.
         with Watchdog(min(request.seconds, settings.seconds), settings.seconds + 1):
             reply = _answer(decode, request, source, target)
+        connection.send(reply)
         os.close(source)
         os.close(target)
         memory.give_back(_KEPT_BYTES)
-        connection.send(reply)
         connection.settimeout(_KEPT_SECONDS)
 
 
