@@ -26,7 +26,7 @@ from inference.shared_file import SharedFile
 
 WORKER_MODULE = "inference.decoder.worker"
 _START_SECONDS = 60.0
-_TIMEOUT_CODES = frozenset({-signal.SIGPROF, -signal.SIGXCPU, -signal.SIGALRM})
+_TIMEOUT_CODES = frozenset({-signal.SIGPROF, -signal.SIGALRM})
 # Up to there the views of a file are copied, so that the memory that they came in is used again.
 _COPIED_BYTES = 1024 * 1024
 # One thread for one file, and nothing else of the service's environment. The C library uses the

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
-import math
 import os
 import resource
 import signal
@@ -82,7 +81,11 @@ def filter_system_calls() -> str:
 
 
 class Watchdog:
-    """Ends the process when one file takes too long, whatever else goes on in it."""
+    """Ends the process when one file takes too long, whatever else goes on in it.
+
+    For decoders that are caught in a loop: code that has taken over the process could stop these
+    timers, and is ended by the service.
+    """
 
     def __init__(self, processor_seconds: float, seconds: float) -> None:
         """How much processor time, and how much of any time, a file may take."""
@@ -90,20 +93,12 @@ class Watchdog:
         self._seconds = seconds
 
     def __enter__(self) -> None:
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        used = usage.ru_utime + usage.ru_stime
-        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-        # The timer is exact; the limit holds even for code that stops timers.
         signal.setitimer(signal.ITIMER_PROF, self._processor_seconds)
-        limit = math.ceil(used + self._processor_seconds) + 1
-        resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))
         signal.setitimer(signal.ITIMER_REAL, self._seconds)
 
     def __exit__(self, *exception: object) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.setitimer(signal.ITIMER_PROF, 0)
-        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-        resource.setrlimit(resource.RLIMIT_CPU, (hard, hard))
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _limit(kind: int, value: int) -> None:
