@@ -126,10 +126,15 @@ class PillowSource:
         if self._data[8:12] != b"avis" or not has_box(self._data, b"meta"):
             return
         as_still = io.BytesIO(self._data[:8] + b"avif" + self._data[12:])
-        with contextlib.suppress(Exception), Image.open(as_still, formats=("AVIF",)) as image:
+        try:
+            image: Image.Image = Image.open(as_still, formats=("AVIF",))
             image.load()
-            upright = simplified(image)
-            yield PillowFrame(0, 0.0, upright, ColourSpace.of(image), upright.size)
+        except Exception as error:  # see failures.py
+            self.partial = what_is_wrong(error).message
+            return
+        turn = TURNS.get(orientation_of(image))
+        upright = simplified(image) if turn is None else simplified(image).transpose(turn)
+        yield PillowFrame(0, 0.0, upright, ColourSpace.of(image), upright.size)
 
     def frames_at(self, wanted: Iterable[tuple[int, float]]) -> Iterator[PillowFrame]:
         """See decode.Source."""
