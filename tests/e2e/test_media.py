@@ -162,7 +162,7 @@ async def test_a_declared_type_that_contradicts_the_bytes_is_no_guess(pair: Pair
 
 async def test_files_that_break_their_decoder_cost_one_error_each() -> None:
     address = f"127.0.0.1:{free_port()}"
-    flags = ["--listen", address, "--decode-seconds", "2", "--decode-workers", "2"]
+    flags = ["--listen", address, "--decode-seconds", "4", "--decode-workers", "2"]
     command = ["tests.e2e.faulty_inference", *flags]
     async with (
         off_loop(running(command, address, lambda: is_serving(address))) as scoring,

@@ -136,7 +136,7 @@ async def test_one_process_decodes_any_number_of_videos() -> None:
 async def test_a_file_that_breaks_its_decoder_costs_one_error(
     fault: bytes, expected: Reason
 ) -> None:
-    async with pool_of(2, seconds=1, memory_bytes=256 * MIB) as pool:
+    async with pool_of(2, seconds=3, memory_bytes=256 * MIB) as pool:
         answers = await asyncio.gather(
             *(decode(pool, GOOD) for _ in range(5)),
             reason(pool, b"fault:" + fault),
@@ -149,7 +149,7 @@ async def test_a_file_that_breaks_its_decoder_costs_one_error(
 
 @pytest.mark.usefixtures("faults")
 async def test_nothing_is_left_of_a_process_that_was_ended() -> None:
-    async with pool_of(seconds=1) as pool:
+    async with pool_of(seconds=3) as pool:
         [before] = pool.pids
         await reason(pool, b"fault:sleep")
         assert (await decode(pool, GOOD)).views

@@ -132,17 +132,17 @@ def test_limits_can_not_be_raised_again() -> None:
 
 @pytest.mark.parametrize("limits", ["", RESOURCES, RESOURCES + FILTER])
 def test_a_file_that_keeps_the_processor_busy_is_the_end_of_the_process(limits: str) -> None:
-    process = run(limits + "with Watchdog(1, 2):\n    while True: pass")
+    process = run(limits + "with Watchdog(1, 60):\n    while True: pass")
     assert process.returncode == -signal.SIGPROF
 
 
 def test_a_file_that_waits_is_the_end_of_the_process() -> None:
-    assert run("with Watchdog(1, 2): other_end.recv(1)").returncode == -signal.SIGALRM
+    assert run("with Watchdog(60, 1): other_end.recv(1)").returncode == -signal.SIGALRM
 
 
 def test_what_comes_after_a_file_has_no_end() -> None:
     process = run(
-        "with Watchdog(1, 2): pass\n"
+        "with Watchdog(1, 1): pass\n"
         "while time.process_time() < 2.5: pass\n"
         "with Watchdog(1, 2): pass"
     )
