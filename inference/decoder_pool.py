@@ -30,12 +30,14 @@ from inference.work_queue import Priority, QueueFullError, WorkQueue
 _RESTART_SECONDS = 1.0  # between attempts, when processes can't be started at all
 _ENDS_PROCESS = frozenset(
     {Reason.DECODER_CRASHED, Reason.DECODER_TIMEOUT, Reason.DECODER_OUT_OF_MEMORY}
+    | {Reason.DEADLINE_EXCEEDED}
 )
 # Of the time that a call has left: what its file may use of a processor, and how long its frames
 # are chosen. A file that needs more is at fault; one that had to wait for others is not.
 _PROCESSOR_SHARE = 0.6
+_PATIENCE_SHARE = 0.85  # of any time: on a busy machine there is less of a processor to be had
 _FRAMES_SHARE = 0.35
-_LEAST_PROCESSOR_SECONDS = 1.0
+_LEAST_SECONDS = 1.0
 
 log = logging.getLogger("inference")
 
@@ -153,9 +155,7 @@ class DecoderPool:
         request = replace(
             job.request,
             frame_seconds=min(job.request.frame_seconds, _FRAMES_SHARE * left),
-            seconds=min(
-                self._settings.seconds, max(_LEAST_PROCESSOR_SECONDS, _PROCESSOR_SHARE * left)
-            ),
+            seconds=min(self._settings.seconds, max(_LEAST_SECONDS, _PROCESSOR_SHARE * left)),
         )
         try:
             # Not in the task: the caller may be gone, and the file closed, before that runs.
@@ -164,12 +164,13 @@ class DecoderPool:
             self._spawn(self._replace(process))
             self._again(job)
         else:
-            self._spawn(self._finish(job, process))
+            patience = min(self._settings.seconds, max(_LEAST_SECONDS, _PATIENCE_SHARE * left))
+            self._spawn(self._finish(job, process, patience))
 
-    async def _finish(self, job: _Job, process: DecoderProcess) -> None:
+    async def _finish(self, job: _Job, process: DecoderProcess, patience: float) -> None:
         """Waits for the answer, and sees to it that there is a process for the next file."""
         try:
-            decoded = await process.decoded(job.request)
+            decoded = await process.decoded(job.request, patience)
         except NeverReceivedError:
             self._spawn(self._replace(process))
             self._again(job)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 
 from inference.decoder.media import DecodedMedia, Facts, Request
@@ -27,6 +29,8 @@ from inference.shared_file import SharedFile
 WORKER_MODULE = "inference.decoder.worker"
 _START_SECONDS = 60.0
 _TIMEOUT_CODES = frozenset({-signal.SIGPROF, -signal.SIGALRM})
+# Of processor time: what needs as much is at fault if there is no more time for it.
+_HEAVY_SECONDS = 1.0
 # Up to there the views of a file are copied, so that the memory that they came in is used again.
 _COPIED_BYTES = 1024 * 1024
 # One thread for one file, and nothing else of the service's environment. The C library uses the
@@ -134,11 +138,14 @@ class DecoderProcess:
         except OSError as error:
             raise NeverReceivedError from error
 
-    async def decoded(self, request: Request) -> DecodedFile:
-        """What it has made of the file. Raises ScoringError, NeverReceivedError or KilledError."""
-        seconds = self._settings.seconds
+    async def decoded(self, request: Request, patience: float) -> DecodedFile:
+        """What it has made of the file, within `patience` seconds.
+
+        Raises ScoringError, NeverReceivedError or KilledError.
+        """
+        begun = self._processor_seconds()
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(patience):
                 reply = unpack_reply(await self._answer())
             if reply.error is not None:
                 raise reply.error
@@ -146,10 +153,14 @@ class DecoderProcess:
                 raise BrokenReplyError("a reply without views")
             return self._take_views(reply.facts, reply.views)
         except TimeoutError:
-            log.warning("a decoder process was at one file for %g s, and is ended", seconds)
-            raise ScoringError(
-                Reason.DECODER_TIMEOUT, f"decoding took over {seconds:g} s"
-            ) from None
+            used = self._processor_seconds() - begun
+            log.warning("a decoder process was at one file for %g s, and is ended", patience)
+            if patience < self._settings.seconds and used < _HEAVY_SECONDS:
+                # It did not get to work on the file, for which the file can do nothing.
+                message = "the deadline came near while the image was decoded"
+                raise ScoringError(Reason.DEADLINE_EXCEEDED, message) from None
+            message = f"decoding took over {patience:.3g} s"
+            raise ScoringError(Reason.DECODER_TIMEOUT, message) from None
         except EndedError as error:
             log.warning("%s while it decoded a file", error)
             if error.code == -signal.SIGKILL:
@@ -181,6 +192,13 @@ class DecoderProcess:
         if not packet:
             raise EndedError(await asyncio.to_thread(self._process.wait))
         return packet
+
+    def _processor_seconds(self) -> float:
+        """The processor time that it has used so far."""
+        with contextlib.suppress(OSError):  # it has ended
+            # What the C library's clock_getcpuclockid makes of a process id on Linux.
+            return time.clock_gettime((~self._process.pid << 3) | 2)
+        return 0.0
 
     async def kill(self) -> None:
         """Ends it and forgets it. Doing it again does nothing."""

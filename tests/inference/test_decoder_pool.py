@@ -247,6 +247,19 @@ async def test_a_file_that_would_use_up_the_time_of_its_call_is_at_fault() -> No
             assert loop.time() < deadline
 
 
+@pytest.mark.usefixtures("faults")
+async def test_a_file_that_nobody_got_to_work_on_is_not_at_fault() -> None:
+    request = Request("", 16, frame_seconds=60)
+    async with pool_of() as pool:
+        deadline = asyncio.get_running_loop().time() + 2
+        with shared(b"fault:sleep") as file:
+            idle = pool.decoded(file, request, priority=Priority.BULK, deadline=deadline)
+            with pytest.raises(ScoringError) as caught:
+                await idle.__aenter__()
+        assert caught.value.reason is Reason.DEADLINE_EXCEEDED
+        assert (await decode(pool, GOOD)).views
+
+
 async def test_bulk_work_leaves_room_for_what_somebody_waits_for() -> None:
     request = Request("", 16, frame_seconds=60)
     deadline = asyncio.get_running_loop().time() + 60
