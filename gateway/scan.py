@@ -139,7 +139,7 @@ class Scanner:
                 concepts=self._concepts,
                 timeout=max(0.001, until - time.monotonic()),
                 media_type=media_type,
-                tiles=self._policy.detail.tiles if self._policy.detail else 1,
+                tiles=self._policy.tiles,
                 closer_when=self._policy.closer_when,
             )
         )

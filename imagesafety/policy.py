@@ -127,6 +127,11 @@ class Policy:
     detail: Detail | None = None
     partial: Partial = Partial.UNDECODABLE
 
+    @property
+    def tiles(self) -> int:
+        """How many tiles per side a closer look takes; 1 where there is none."""
+        return self.detail.tiles if self.detail is not None else 1
+
     @cached_property
     def closer_when(self) -> tuple[Band, ...]:
         """The similarities that call for a closer look; empty where every view gets one, or none.

@@ -168,39 +168,39 @@ class DecoderPool:
             self._spawn(self._finish(job, process, patience))
 
     async def _finish(self, job: _Job, process: DecoderProcess, patience: float) -> None:
-        """Waits for the answer, and sees to it that there is a process for the next file."""
+        """Takes the answer, and sees to it that there is a process for the next file."""
+        if await self._take_answer(job, process, patience):
+            self._idle.append(process)
+            self._dispatch()
+        else:
+            self._spawn(self._replace(process))
+
+    async def _take_answer(self, job: _Job, process: DecoderProcess, patience: float) -> bool:
+        """Gives the caller what the process found; says whether it can go on to another file."""
         try:
             decoded = await process.decoded(job.request, patience)
         except NeverReceivedError:
-            self._spawn(self._replace(process))
             self._again(job)
-            return
         except KilledError:
-            self._spawn(self._replace(process))
             if job.again:
                 message = "the decoder was killed, twice"
                 _fail(job, ScoringError(Reason.DECODER_CRASHED, message))
             else:
                 self._again(replace(job, again=True))
-            return
         except ScoringError as error:
             _fail(job, error)
-            if error.reason in _ENDS_PROCESS:
-                self._spawn(self._replace(process))
-                return
+            return error.reason not in _ENDS_PROCESS
         except Exception:
             # A mistake of ours must neither leave the caller waiting nor cost a process for good.
             log.exception("a decoder's answer could not be taken")
             _fail(job, ScoringError(Reason.DECODER_CRASHED, "the decoder's answer was lost"))
-            self._spawn(self._replace(process))
-            return
         else:
             if job.result.done():
                 decoded.close()
             else:
                 job.result.set_result(decoded)
-        self._idle.append(process)
-        self._dispatch()
+            return True
+        return False
 
     def _again(self, job: _Job) -> None:
         """Puts a file back that was not at fault, as far as one can know."""

@@ -67,7 +67,6 @@ def run(options: argparse.Namespace) -> int:
 
 async def _score_files(options: argparse.Namespace, policy: Policy, tls: TlsFiles | None) -> int:
     concepts = ConceptSet(policy.concepts)
-    tiles = options.tiles or (policy.detail.tiles if policy.detail else 1)
     failures = 0
     async with ScoringClient(options.inference, tls) as client:
         for file in options.files:
@@ -78,7 +77,7 @@ async def _score_files(options: argparse.Namespace, policy: Policy, tls: TlsFile
                     concepts=concepts,
                     timeout=options.timeout,
                     max_frames=options.max_frames,
-                    tiles=tiles,
+                    tiles=options.tiles or policy.tiles,
                     closer_when=() if options.tiles else policy.closer_when,
                 )
                 print(report(file, policy, scores))

@@ -78,22 +78,25 @@ class Decoder:
         TOO_MANY_PIXELS, TOO_MANY_FRAMES, TOO_LONG or DECODER_OUT_OF_MEMORY.
         """
         media_type = check_type(data, request.declared_type)
+        cut_off = is_cut_off(data, media_type)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             Image.MAX_IMAGE_PIXELS = self._limits.max_pixels
             try:
-                return self._decode(data, media_type, request)
+                return self._decode(data, media_type, request, cut_off)
             except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as error:  # see failures.py
                 wrong = what_is_wrong(error)
-                if wrong.reason is Reason.UNDECODABLE and is_cut_off(data, media_type):
+                if wrong.reason is Reason.UNDECODABLE and cut_off:
                     raise ScoringError(Reason.TRUNCATED, CUT_OFF) from error
                 raise wrong from error
 
-    def _decode(self, data: bytes, media_type: str, request: Request) -> DecodedMedia:
-        source = self._open(data, media_type, request)
+    def _decode(
+        self, data: bytes, media_type: str, request: Request, cut_off: bool
+    ) -> DecodedMedia:
+        source = self._open(data, media_type, request, cut_off)
         if request.closer:
             frames, views = len(request.closer), self._closer_views(source, request)
         else:
@@ -105,14 +108,13 @@ class Decoder:
             frames=frames,
             total_frames=max(frames, source.total_frames),
             duration=source.duration,
-            partial=source.partial or (CUT_OFF if is_cut_off(data, media_type) else ""),
+            partial=source.partial or (CUT_OFF if cut_off else ""),
         )
         return DecodedMedia(facts, tuple(view for view, _ in views), tuple(p for _, p in views))
 
-    def _open(self, data: bytes, media_type: str, request: Request) -> Source:
+    def _open(self, data: bytes, media_type: str, request: Request, cut_off: bool) -> Source:
         # libavif refuses a file that is cut off; FFmpeg decodes what there is of it.
-        cut = is_cut_off(data, media_type)
-        if media_type.startswith("video/") or (media_type == "image/avif" and cut):
+        if media_type.startswith("video/") or (media_type == "image/avif" and cut_off):
             return VideoSource(data, media_type, self._limits, self._rng)
 
         def scale(width: int, height: int) -> float:
@@ -122,7 +124,7 @@ class Decoder:
                 for region in self._regions(width, height, request)
             )
 
-        if media_type == "image/webp" and cut:
+        if media_type == "image/webp" and cut_off:
             data = whole_frames(data) or data
         return PillowSource(data, media_type, self._limits, scale)
 

@@ -28,7 +28,6 @@ class Converters:
     """
 
     pixel_aspect: float = 1.0
-
     small: VideoReformatter = field(default_factory=VideoReformatter)
     whole: VideoReformatter = field(default_factory=VideoReformatter)
 
