@@ -79,7 +79,7 @@ class Scanner:
         upload = Upload(request.receive, self._settings.max_upload_bytes)
         try:
             client_name, media_type = self._admit(request)
-            decision = await self._decide(upload, media_type, started)
+            decision = await self._decide(upload, client_name, media_type, started)
         except RefusedError as refused:
             self._metrics.count_refusal(refused.status)
             log.info("refused status=%d error=%s", refused.status, refused.error)
@@ -116,7 +116,7 @@ class Scanner:
             raise RefusedError(415, "unsupported_media_type", message)
         return name, media_type
 
-    async def _decide(self, upload: Upload, media_type: str, started: float) -> Decision:
+    async def _decide(self, upload: Upload, name: str, media_type: str, started: float) -> Decision:
         """The decision, inside the time budget. Raises RefusedError and ClientGoneError."""
         budget = self._settings.time_budget
         margin = self._settings.answer_margin
@@ -124,14 +124,14 @@ class Scanner:
             async with asyncio.timeout_at(_loop_time(started + budget - margin / 2)):
                 if not await upload.first_chunk():
                     raise RefusedError(400, "empty_body", "the request has no body")
-                return await self._score(upload, media_type, started + budget - margin)
+                return await self._score(upload, name, media_type, started + budget - margin)
         except TimeoutError:
             return self._decider.without_scores(Cause.DEADLINE, "the time budget ran out")
         except (UploadTooLargeError, TooLargeError) as error:
             limit = f"the body is over {self._settings.max_upload_bytes} bytes"
             raise RefusedError(413, "too_large", str(error) or limit) from error
 
-    async def _score(self, upload: Upload, media_type: str, until: float) -> Decision:
+    async def _score(self, upload: Upload, name: str, media_type: str, until: float) -> Decision:
         """Scores the upload until the monotonic time `until`; a client that hangs up ends it."""
         scoring = asyncio.create_task(
             self._client.score_image(
@@ -139,6 +139,7 @@ class Scanner:
                 concepts=self._concepts,
                 timeout=max(0.001, until - time.monotonic()),
                 media_type=media_type,
+                client=name,
                 tiles=self._policy.tiles,
                 closer_when=self._policy.closer_when,
             )

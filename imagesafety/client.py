@@ -134,13 +134,15 @@ class ScoringClient:
         concepts: ConceptSet,
         timeout: float,  # noqa: ASYNC109 - it becomes the deadline that the service sees
         media_type: str = "",
+        client: str = "",
         max_frames: int | None = None,
         tiles: int = 1,
         closer_when: Sequence[Band] = (),
     ) -> ImageScores:
         """Scores one image, sending its bytes as `chunks` yields them.
 
-        `max_frames`, `tiles` and `closer_when` are those of scoring.proto's ScoringOptions.
+        `client`, `max_frames`, `tiles` and `closer_when` are those of ScoringOptions in
+        scoring.proto.
 
         The next chunk is asked for only when the last one was taken by the connection. The call
         may end before `chunks` does. Raises ScoringError, and whatever `chunks` raises, after
@@ -150,6 +152,7 @@ class ScoringClient:
             options=scoring_pb2.ScoringOptions(
                 concepts=concepts.messages,
                 priority=scoring_pb2.PRIORITY_INTERACTIVE,
+                client=client,
                 max_frames=max_frames,
                 detail=scoring_pb2.Detail(
                     tiles=tiles,

@@ -1,7 +1,7 @@
-"""Makes batches of what concurrent callers submit.
+"""Runs the batches that `inference.batch_schedule` decides on, and answers who waits for them.
 
 Work-conserving: a free device takes at once what is queued, and batches grow because work
-arrives while it is busy. What to take next is the decision of `inference.work_queue`.
+arrives while it is busy.
 """
 
 from __future__ import annotations
@@ -9,84 +9,148 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from dataclasses import dataclass
 
-from inference.work_queue import Priority, WorkQueue
+import numpy as np
 
-T = TypeVar("T")
-R = TypeVar("R")
+from inference.batch_schedule import Batch, DeadlineUnmeetableError, Schedule
+from inference.device_health import DeviceHealth
+from inference.encoder import Embeddings
+from inference.work_queue import Priority
 
 log = logging.getLogger("inference")
 
 
-class DeadlinePassedError(Exception):
-    """The deadline passed while the item was queued."""
+class EncoderFailedError(Exception):
+    """The model fails on this image, also when it is encoded alone."""
 
 
-class Batcher(Generic[T, R]):
-    """Runs `run_batch` on what was submitted, one batch at a time."""
+@dataclass(frozen=True)
+class _Caller:
+    pictures: Sequence[bytes]
+    rows: list[Embeddings | None]
+    future: asyncio.Future[Embeddings]
+
+
+class Batcher:
+    """Encodes the pictures of concurrent callers in batches."""
 
     def __init__(
         self,
-        run_batch: Callable[[Sequence[T]], Awaitable[Sequence[R]]],
-        *,
-        max_batch: int,
-        max_queue: int,
+        encode: Callable[[Sequence[bytes]], Awaitable[Embeddings]],
+        schedule: Schedule,
+        device: DeviceHealth,
     ) -> None:
-        self._run_batch = run_batch
-        self._max_batch = max_batch
-        self._queue: WorkQueue[tuple[T, asyncio.Future[R]]] = WorkQueue(max_queue)
-        self._has_work = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begins to take work."""
-        self._task = asyncio.create_task(self._run(), name="batcher")
+        """`device` is told of every image that was encoded or could not be."""
+        self._encode = encode
+        self._schedule = schedule
+        self._device = device
+        self._callers: dict[int, _Caller] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._step: asyncio.Handle | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._closed = False
 
     async def close(self) -> None:
         """Stops taking work; what is queued is never answered."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def submit(self, item: T, *, priority: Priority, deadline: float) -> R:
-        """The result for one item; `deadline` is a time of the event loop.
+    async def submit(
+        self, pictures: Sequence[bytes], *, priority: Priority, deadline: float, client: str = ""
+    ) -> Embeddings:
+        """The embeddings (N, D) of one image's views; `deadline` is a time of the event loop.
 
-        A cancelled caller's item leaves the queue. Raises QueueFullError, DeadlinePassedError and
-        what `run_batch` raises.
+        A cancelled caller's views leave the queue. Raises QueueFullError, DeadlineUnmeetableError
+        and EncoderFailedError.
         """
-        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        ticket = self._queue.add((item, future), priority, deadline)
-        self._has_work.set()
+        loop = asyncio.get_running_loop()
+        ticket = self._schedule.add(
+            len(pictures), priority=priority, deadline=deadline, client=client, now=loop.time()
+        )
+        future: asyncio.Future[Embeddings] = loop.create_future()
+        self._callers[ticket] = _Caller(pictures, [None] * len(pictures), future)
+        # Not at once: what else arrives in this turn of the loop goes into the same batch.
+        self._look()
         try:
             return await future
         finally:
-            self._queue.remove(ticket)
+            del self._callers[ticket]
+            self._schedule.remove(ticket)
 
-    async def _run(self) -> None:
-        while True:
-            await self._has_work.wait()
-            taken = self._queue.take(asyncio.get_running_loop().time(), self._max_batch)
-            for _, (_, future) in taken.late:
-                _fail(future, DeadlinePassedError())
-            if not taken.batch:
-                self._has_work.clear()
-                continue
-            await self._answer([entry for _, entry in taken.batch])
+    def _look(self) -> None:
+        if self._step is None and not self._closed:
+            self._step = asyncio.get_running_loop().call_soon(self._advance)
 
-    async def _answer(self, entries: list[tuple[T, asyncio.Future[R]]]) -> None:
+    def _advance(self) -> None:
+        """Does what the schedule says, until it has nothing more to do now."""
+        loop = asyncio.get_running_loop()
+        self._step = None
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        while not self._closed:
+            step = self._schedule.next(loop.time())
+            for ticket in step.refused:
+                self._fail(ticket, DeadlineUnmeetableError())
+            if step.batch is None:
+                if step.wake_at is not None:
+                    self._alarm = loop.call_at(step.wake_at, self._look)
+                return
+            task = loop.create_task(self._run(step.batch, self._pictures(step.batch)))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _pictures(self, batch: Batch) -> dict[int, bytes]:
+        """The pictures of a batch by their places in it, but for those that can't be read.
+
+        To be called with the batch's callers still there.
+        """
+        pictures = {}
+        for place, part in enumerate(batch.parts):
+            try:
+                pictures[place] = self._callers[part.ticket].pictures[part.index]
+            except Exception:  # a decoder that was taken over may take back what it wrote
+                log.exception("a view can't be read")
+        return pictures
+
+    async def _run(self, batch: Batch, pictures: dict[int, bytes]) -> None:
+        rows: dict[int, Embeddings] = {}
         try:
-            results = await self._run_batch([item for item, _ in entries])
-        except Exception as error:
-            log.exception("a batch of %d failed", len(entries))
-            for _, future in entries:
-                _fail(future, error)
-            return
-        for (_, future), result in zip(entries, results, strict=True):
-            if not future.done():
-                future.set_result(result)
+            embeddings = await self._encode(list(pictures.values()))
+            if len(embeddings) != len(pictures):
+                raise ValueError(f"{len(pictures)} pictures gave {len(embeddings)} embeddings")
+            rows = {
+                place: row
+                for place, row in zip(pictures, embeddings, strict=True)
+                if np.isfinite(row).all()
+            }
+        except Exception:
+            log.exception("a batch of %d failed", len(batch.parts))
+        self._answer(batch, rows)
 
+    def _answer(self, batch: Batch, rows: dict[int, Embeddings]) -> None:
+        """Gives callers the rows (D,) that there are, by their places in the batch."""
+        for place, row in rows.items():
+            part = batch.parts[place]
+            if part.ticket in self._callers:
+                self._callers[part.ticket].rows[part.index] = row
+        failed = [place for place in range(len(batch.parts)) if place not in rows]
+        now = asyncio.get_running_loop().time()
+        outcome = self._schedule.finished(batch.number, now, failed)
+        for ticket in outcome.completed:
+            self._device.succeeded()
+            caller = self._callers[ticket]
+            if not caller.future.done():
+                caller.future.set_result(np.stack([row for row in caller.rows if row is not None]))
+        for ticket in outcome.failed:
+            self._device.failed()
+            self._fail(ticket, EncoderFailedError())
+        self._advance()
 
-def _fail(future: asyncio.Future[R], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
+    def _fail(self, ticket: int, error: Exception) -> None:
+        caller = self._callers.get(ticket)
+        if caller is not None and not caller.future.done():
+            caller.future.set_exception(error)

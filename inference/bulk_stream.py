@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -35,11 +37,23 @@ class BulkStream:
     has no room for the next one, or while too many answers wait for a client that does not read.
     """
 
-    def __init__(self, score: ScoreFunction, admission: Admission, max_images: int) -> None:
-        """At most `max_images` are worked on at once, and as many are in pieces at once."""
+    def __init__(
+        self,
+        score: ScoreFunction,
+        admission: Admission,
+        *,
+        max_images: int,
+        idle_seconds: float,
+    ) -> None:
+        """At most `max_images` are worked on at once, and as many are in pieces at once.
+
+        Those are given up when nothing comes for `idle_seconds`.
+        """
         self._score = score
         self._admission = admission
         self._max_images = max_images
+        self._idle_seconds = idle_seconds
+        self._listens_since = math.inf  # time since which it waits for a message
         self._running = asyncio.Semaphore(max_images)
         self._unread = asyncio.Semaphore(2 * max_images)
         self._open: dict[str, _OpenImage] = {}
@@ -68,13 +82,31 @@ class BulkStream:
         """Reads to the end and waits for the last result."""
         try:
             async with asyncio.TaskGroup() as tasks:
+                watch = tasks.create_task(self._give_up_stalled())
+                self._listens_since = time.monotonic()
                 async for message in messages:
+                    self._listens_since = math.inf
                     await self._take(message, tasks)
+                    self._listens_since = time.monotonic()
+                watch.cancel()
                 for request_id in list(self._open):
                     error = ScoringError(Reason.TRUNCATED, "its last piece never came")
                     await self._fail_open(request_id, error)
         except* ScoringError as errors:
             raise errors.exceptions[0] from None
+
+    async def _give_up_stalled(self) -> None:
+        """Gives up images in pieces when the client sends nothing; the stream may go on."""
+        wait = self._idle_seconds
+        while True:
+            await asyncio.sleep(wait)
+            idle = time.monotonic() - self._listens_since
+            wait = self._idle_seconds - max(0.0, idle)
+            if wait <= 0:
+                wait = self._idle_seconds
+                for request_id in list(self._open):
+                    message = f"nothing came for {self._idle_seconds:g} s"
+                    await self._drop(request_id, ScoringError(Reason.UPLOAD_STALLED, message))
 
     async def _take(
         self, message: scoring_pb2.ScoreImagesRequest, tasks: asyncio.TaskGroup
@@ -129,9 +161,7 @@ class BulkStream:
         try:
             image.buffer.append(data)
         except ScoringError as error:
-            await self._fail_open(request_id, error)
-            # Its further pieces are expected, and dropped.
-            self._open[request_id] = _OpenImage(image.media_type, ExitStack(), None)
+            await self._drop(request_id, error)
 
     async def _finish(self, request_id: str, tasks: asyncio.TaskGroup) -> None:
         """Hands a complete image over; waits while as many as allowed are worked on."""
@@ -163,6 +193,12 @@ class BulkStream:
         self._give_up(image.place)
         if image.buffer is not None:
             await self._answer_error(request_id, error)
+
+    async def _drop(self, request_id: str, error: ScoringError) -> None:
+        """Fails an open image of which further pieces are expected: they are let by."""
+        media_type = self._open[request_id].media_type
+        await self._fail_open(request_id, error)
+        self._open[request_id] = _OpenImage(media_type, ExitStack(), None)
 
     async def _answer_error(self, request_id: str, error: ScoringError) -> None:
         status = error_status(error)

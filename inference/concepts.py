@@ -41,9 +41,9 @@ class ConceptEmbeddings:
     directions: Embeddings
     biases: Embeddings
 
-    def similarities(self, view: Embeddings) -> Embeddings:
-        """Cosines (C,) of one view's embedding (D,), with the biases added, in [-1, 1]."""
-        values: Embeddings = np.clip(self.directions @ view + self.biases, -1.0, 1.0)
+    def similarities(self, views: Embeddings) -> Embeddings:
+        """Cosines (N, C) of views' embeddings (N, D), with the biases added, in [-1, 1]."""
+        values: Embeddings = np.clip(views @ self.directions.T + self.biases, -1.0, 1.0)
         return values
 
 

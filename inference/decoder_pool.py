@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from dataclasses import dataclass, replace
 
 from inference.decoder.media import DecodedMedia, Request
@@ -48,6 +48,7 @@ class _Job:
     request: Request
     priority: Priority
     deadline: float
+    client: str
     result: asyncio.Future[DecodedFile]
     again: bool = False  # it is not the first process that has it
 
@@ -62,14 +63,18 @@ class DecoderPool:
         workers: int,
         max_queue: int,
         max_views: int,
+        weights: Mapping[str, float] | None = None,
         filter_required: bool = False,
     ) -> None:
-        """No further file is decoded while callers hold `max_views` views; of bulk work, half."""
+        """`weights` are those of clients by name.
+
+        No further file is decoded while callers hold `max_views` views; of bulk work, half.
+        """
         self._settings = settings
         self._workers = workers
         self._max_views = max_views
         self._filter_required = filter_required
-        self._queue: WorkQueue[_Job] = WorkQueue(max_queue)
+        self._queue: WorkQueue[_Job] = WorkQueue(max_queue, weights)
         self._idle: list[DecoderProcess] = []
         self._processes: set[DecoderProcess] = set()
         self._held_views = 0
@@ -101,7 +106,13 @@ class DecoderPool:
 
     @contextlib.asynccontextmanager
     async def decoded(
-        self, file: SharedFile, request: Request, *, priority: Priority, deadline: float
+        self,
+        file: SharedFile,
+        request: Request,
+        *,
+        priority: Priority,
+        deadline: float,
+        client: str = "",
     ) -> AsyncIterator[DecodedMedia]:
         """The views of a file, until the block ends; `deadline` is a time of the event loop.
 
@@ -109,7 +120,7 @@ class DecoderPool:
         QUEUE_FULL or DEADLINE_EXCEEDED.
         """
         result: asyncio.Future[DecodedFile] = asyncio.get_running_loop().create_future()
-        ticket = self._enqueue(_Job(file, request, priority, deadline, result))
+        ticket = self._enqueue(_Job(file, request, priority, deadline, client, result))
         try:
             decoded = await result
         except asyncio.CancelledError:
@@ -129,7 +140,7 @@ class DecoderPool:
 
     def _enqueue(self, job: _Job) -> int:
         try:
-            ticket = self._queue.add(job, job.priority, job.deadline)
+            ticket = self._queue.add(job, job.priority, job.deadline, job.client)
         except QueueFullError as error:
             raise ScoringError(Reason.QUEUE_FULL, "the queue of the decoders is full") from error
         self._dispatch()
@@ -140,15 +151,17 @@ class DecoderPool:
         now = asyncio.get_running_loop().time()
         while self._idle and self._held_views < self._max_views:
             bulk_too = self._held_views < self._max_views / 2
-            taken = self._queue.take(now, 1, least=None if bulk_too else Priority.INTERACTIVE)
-            for _, late in taken.late:
-                message = "the deadline passed while the image waited to be decoded"
-                _fail(late, ScoringError(Reason.DEADLINE_EXCEEDED, message))
-            if not taken.batch:
+            entry = self._queue.first(Priority.BULK if bulk_too else Priority.INTERACTIVE)
+            if entry is None:
                 return
-            [(_, job)] = taken.batch
-            if not job.result.done():
+            job = entry.item
+            if entry.deadline <= now:
+                message = "the deadline passed while the image waited to be decoded"
+                _fail(job, ScoringError(Reason.DEADLINE_EXCEEDED, message))
+            elif not job.result.done():
+                self._queue.charge(entry.ticket)
                 self._hand_over(job, self._idle.pop(), now)
+            self._queue.remove(entry.ticket)
 
     def _hand_over(self, job: _Job, process: DecoderProcess, now: float) -> None:
         left = job.deadline - now

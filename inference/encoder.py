@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from inference.decoder.media import Preprocessing
+
+A = TypeVar("A")
+R = TypeVar("R")
 
 Embeddings = npt.NDArray[np.float32]
 """(N, D) float32, each row of length 1."""
@@ -35,6 +38,10 @@ class Encoder(Protocol):
     def description(self) -> ModelDescription:
         """What this is."""
 
+    @property
+    def concurrency(self) -> int:
+        """How many calls of encode_images may overlap, from different threads."""
+
     def encode_images(self, pictures: Sequence[bytes]) -> Embeddings:
         """Embeds pictures of height × width × 3 RGB bytes, of the size of `preprocessing`."""
 
@@ -43,22 +50,25 @@ class Encoder(Protocol):
 
 
 class EncoderThread:
-    """Runs an encoder in a thread of its own, one call after the other, in order of arrival."""
+    """Runs an encoder off the event loop, in as many threads as its calls may overlap."""
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoder")
+        self._executor = ThreadPoolExecutor(encoder.concurrency, thread_name_prefix="encoder")
 
     async def encode_images(self, pictures: Sequence[bytes]) -> Embeddings:
         """As Encoder.encode_images."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, self._encoder.encode_images, pictures)
+        return await self.run(self._encoder.encode_images, pictures)
 
     async def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         """As Encoder.encode_texts."""
+        return await self.run(self._encoder.encode_texts, texts)
+
+    async def run(self, function: Callable[[A], R], argument: A) -> R:
+        """Calls a function in the thread, where what the encoder warms up stays warm."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, self._encoder.encode_texts, texts)
+        return await loop.run_in_executor(self._executor, function, argument)
 
     def close(self) -> None:
-        """Ends the thread after the call that it runs."""
+        """Ends the threads after the calls that they run."""
         self._executor.shutdown(wait=True, cancel_futures=True)

@@ -29,6 +29,7 @@ class Reason(Enum):
     TOO_LONG = auto()
     QUEUE_FULL = auto()
     DEADLINE_EXCEEDED = auto()
+    UPLOAD_STALLED = auto()
     DRAINING = auto()
     ENCODER_FAILED = auto()
 

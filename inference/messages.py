@@ -18,6 +18,7 @@ from inference.scoring import Band, Detail, ScoredImage, ScoredView, ScoringOpti
 from inference.work_queue import Priority
 
 ERROR_DOMAIN = "imagesafety"
+MAX_CLIENT_CHARACTERS = 128
 MOST_TILES = 3  # per side: what scoring.proto knows
 
 _Code = grpc.StatusCode
@@ -39,6 +40,7 @@ STATUS_CODES = {
     Reason.TOO_LONG: _Code.RESOURCE_EXHAUSTED,
     Reason.QUEUE_FULL: _Code.RESOURCE_EXHAUSTED,
     Reason.DEADLINE_EXCEEDED: _Code.DEADLINE_EXCEEDED,
+    Reason.UPLOAD_STALLED: _Code.DEADLINE_EXCEEDED,
     Reason.DRAINING: _Code.UNAVAILABLE,
     Reason.ENCODER_FAILED: _Code.INTERNAL,
 }
@@ -74,12 +76,15 @@ def parse_options(
     }
     if options.priority not in priorities:
         _invalid(f"unknown priority {options.priority}")
+    if len(options.client) > MAX_CLIENT_CHARACTERS:
+        _invalid(f"the client's name is over {MAX_CLIENT_CHARACTERS} characters")
     return ScoringOptions(
         concepts=tuple(
             _definition(concept, limits.max_prompt_characters, embedding_width)
             for concept in options.concepts
         ),
         priority=priorities[options.priority],
+        client=options.client,
         return_embeddings=options.return_embeddings,
         max_frames=(
             options.max_frames if options.HasField("max_frames") else limits.default_max_frames

@@ -76,6 +76,11 @@ class OpenClipEncoder:
         """Which model this is."""
         return self._description
 
+    @property
+    def concurrency(self) -> int:
+        """One batch at a time."""
+        return 1
+
     @torch.inference_mode()
     def encode_images(self, pictures: Sequence[bytes]) -> Embeddings:
         """As Encoder.encode_images."""

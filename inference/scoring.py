@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from inference.batcher import Batcher, DeadlinePassedError
+from inference.batch_schedule import DeadlineUnmeetableError
+from inference.batcher import Batcher, EncoderFailedError
 from inference.concepts import ConceptCache, ConceptEmbeddings, Definition
-from inference.decoder.media import DecodedMedia, Facts, Request, View
+from inference.decoder.media import Facts, Request, View
 from inference.decoder.protocol import MAX_CLOSER
 from inference.decoder_pool import DecoderPool
-from inference.encoder import Embeddings, EncoderThread
+from inference.encoder import Embeddings
 from inference.errors import Reason, ScoringError
 from inference.shared_file import SharedFile
 from inference.work_queue import Priority, QueueFullError
@@ -44,10 +44,11 @@ class Detail:
 
 @dataclass(frozen=True)
 class ScoringOptions:
-    """What to compare an image with, who goes first, what to look at, and what is wanted back."""
+    """What to compare an image with, who asks, what to look at, and what is wanted back."""
 
     concepts: tuple[Definition, ...]
     priority: Priority
+    client: str
     return_embeddings: bool
     max_frames: int
     detail: Detail
@@ -76,30 +77,16 @@ class Scorer:
     def __init__(
         self,
         decoders: DecoderPool,
-        encoder: EncoderThread,
+        batcher: Batcher,
         concepts: ConceptCache,
         *,
-        max_batch: int,
-        max_queue: int,
         frame_seconds: float,
     ) -> None:
         """`frame_seconds` is for how long frames are decoded to choose from them."""
         self._decoders = decoders
-        self._encoder = encoder
+        self._batcher = batcher
         self._concepts = concepts
-        self._max_batch = max_batch
         self._frame_seconds = frame_seconds
-        self._batcher: Batcher[bytes, Embeddings] = Batcher(
-            self._encode, max_batch=max_batch, max_queue=max_queue
-        )
-
-    def start(self) -> None:
-        """Begins to take work."""
-        self._batcher.start()
-
-    async def close(self) -> None:
-        """Stops taking work."""
-        await self._batcher.close()
 
     async def score(
         self, file: SharedFile, declared_type: str, options: ScoringOptions, deadline: float
@@ -142,52 +129,36 @@ class Scorer:
     ) -> tuple[Facts, list[ScoredView]]:
         """Decodes the file once and scores the views of that."""
         async with self._decoders.decoded(
-            file, request, priority=options.priority, deadline=deadline
+            file,
+            request,
+            priority=options.priority,
+            deadline=deadline,
+            client=options.client,
         ) as media:
             concepts = await embedding
+            if not media.views:  # of a closer look at what is too small for one
+                return media.facts, []
             try:
-                embeddings = await self._embed(media, options.priority, deadline)
+                embeddings = await self._batcher.submit(
+                    media.pixels,
+                    priority=options.priority,
+                    deadline=deadline,
+                    client=options.client,
+                )
             except QueueFullError as error:
                 raise ScoringError(Reason.QUEUE_FULL, "the queue of the device is full") from error
-            except DeadlinePassedError as error:
-                message = "the deadline passed while the image was queued"
+            except DeadlineUnmeetableError as error:
+                message = "the device can't encode the image before the deadline"
                 raise ScoringError(Reason.DEADLINE_EXCEEDED, message) from error
+            except EncoderFailedError as error:
+                message = "the model failed on this image"
+                raise ScoringError(Reason.ENCODER_FAILED, message) from error
+            similarities = concepts.similarities(embeddings)
+            if not np.isfinite(similarities).all():
+                message = "the model's output for the concepts is not finite"
+                raise ScoringError(Reason.ENCODER_FAILED, message)
+            kept = embeddings if options.return_embeddings else [None] * len(embeddings)
             views = [
-                _scored(view, row, concepts, options.return_embeddings)
-                for view, row in zip(media.views, embeddings, strict=True)
+                ScoredView(*values) for values in zip(media.views, similarities, kept, strict=True)
             ]
             return media.facts, views
-
-    async def _embed(
-        self, media: DecodedMedia, priority: Priority, deadline: float
-    ) -> list[Embeddings]:
-        """Embeds all views, of which no more than half a batch is in the queue at once.
-
-        So an animation with many views leaves room for others in every batch.
-        """
-        room = asyncio.Semaphore(max(1, self._max_batch // 2))
-
-        async def embed(index: int) -> Embeddings:
-            async with room:
-                pixels = media.pixels[index]
-                return await self._batcher.submit(pixels, priority=priority, deadline=deadline)
-
-        tasks = [asyncio.create_task(embed(index)) for index in range(len(media.views))]
-        try:
-            return await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _encode(self, pictures: Sequence[bytes]) -> Sequence[Embeddings]:
-        return list(await self._encoder.encode_images(pictures))
-
-
-def _scored(
-    view: View, embedding: Embeddings, concepts: ConceptEmbeddings, keep_embedding: bool
-) -> ScoredView:
-    similarities = concepts.similarities(embedding)
-    if not np.isfinite(similarities).all():
-        raise ScoringError(Reason.ENCODER_FAILED, "the model's output is not finite")
-    return ScoredView(view, similarities, embedding if keep_embedding else None)

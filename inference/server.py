@@ -15,18 +15,23 @@ from grpc_reflection.v1alpha import reflection
 
 from imagesafety.v1 import scoring_pb2, scoring_pb2_grpc
 from inference.admission import Admission
+from inference.batch_schedule import Schedule, ScheduleLimits
+from inference.batch_times import BatchTimes, efficient_size
+from inference.batcher import Batcher
 from inference.concepts import ConceptCache
 from inference.decoder.media import MediaLimits, Preprocessing
 from inference.decoder.media_types import SCANNED
 from inference.decoder.protocol import WorkerSettings
 from inference.decoder_pool import DecoderPool
 from inference.decoder_process import DecoderStartError
+from inference.device_health import DeviceHealth
 from inference.encoder import Encoder, EncoderThread
 from inference.messages import duration_message
 from inference.model_source import DEMO, ModelError, parse_model
 from inference.scoring import Scorer
 from inference.service import ScoringService
 from inference.settings import Settings, load_settings
+from inference.warm_up import measure_batches
 
 SERVICE_NAME = scoring_pb2.DESCRIPTOR.services_by_name["ScoringService"].full_name
 
@@ -102,24 +107,34 @@ async def _serve(
     model = encoder.description
     thread = EncoderThread(encoder)
     decoders = _decoder_pool(settings, model.preprocessing)
+    try:
+        schedule = await _schedule(settings, encoder, thread)
+    except Exception as error:  # what a device raises that has no memory for the batch
+        print(f"inference: the model can't be run: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    health_service = health.aio.HealthServicer()
+    device = DeviceHealth(
+        lambda: thread.encode_images([bytes(model.preprocessing.view_bytes)]),
+        lambda works: _announce(health_service, works),
+    )
+    batcher = Batcher(thread.encode_images, schedule, device)
     concepts = ConceptCache(
         thread.encode_texts, max_sets=settings.concept_cache_sets, text_batch=settings.text_batch
     )
-    scorer = Scorer(
-        decoders,
-        thread,
-        concepts,
-        max_batch=settings.max_batch,
-        max_queue=settings.max_queue,
-        frame_seconds=settings.frame_seconds,
-    )
+    scorer = Scorer(decoders, batcher, concepts, frame_seconds=settings.frame_seconds)
     admission = Admission(
         max_images=settings.max_images,
         max_bytes=settings.max_bytes_in_flight,
         max_image_bytes=settings.max_image_bytes,
     )
-    service = ScoringService(scorer, admission, model, _limits(settings), settings.stream_images)
-    health_service = health.aio.HealthServicer()
+    service = ScoringService(
+        scorer,
+        admission,
+        model,
+        _limits(settings),
+        stream_images=settings.stream_images,
+        idle_seconds=settings.idle_seconds,
+    )
     server = _grpc_server(settings, service, health_service)
     try:
         _listen(server, settings.listen, credentials)
@@ -128,10 +143,8 @@ async def _serve(
         print(f"inference: {error}", file=sys.stderr)  # noqa: T201
         await decoders.close()
         return 2
-    scorer.start()
     await server.start()
-    for name in ("", SERVICE_NAME):
-        await health_service.set(name, health_pb2.HealthCheckResponse.SERVING)
+    await _announce(health_service, True)
     log.info("listening on %s", settings.listen)
 
     await _signal()
@@ -139,11 +152,36 @@ async def _serve(
     service.drain()
     await health_service.enter_graceful_shutdown()
     await server.stop(settings.drain_seconds)
-    await scorer.close()
+    await device.close()
+    await batcher.close()
     await decoders.close()
     thread.close()
     log.info("stopped")
     return 0
+
+
+async def _schedule(settings: Settings, encoder: Encoder, thread: EncoderThread) -> Schedule:
+    """Warms the model up, and measures it. Raises what the device does."""
+    wanted = None if settings.max_batch == "auto" else settings.max_batch
+    view_bytes = encoder.description.preprocessing.view_bytes
+    measured = await thread.run(
+        lambda most: measure_batches(encoder.encode_images, view_bytes, most), wanted
+    )
+    limits = ScheduleLimits(
+        max_batch=wanted or efficient_size(measured),
+        max_queue=settings.max_queue,
+        max_delay=settings.max_queue_delay,
+        overlap=encoder.concurrency,
+        weights=settings.weights,
+    )
+    log.info("batches of at most %d", limits.max_batch)
+    return Schedule(BatchTimes(measured), limits)
+
+
+async def _announce(health_service: health.aio.HealthServicer, works: bool) -> None:
+    status = health_pb2.HealthCheckResponse
+    for name in ("", SERVICE_NAME):
+        await health_service.set(name, status.SERVING if works else status.NOT_SERVING)
 
 
 def _decoder_pool(settings: Settings, preprocessing: Preprocessing) -> DecoderPool:
@@ -164,6 +202,7 @@ def _decoder_pool(settings: Settings, preprocessing: Preprocessing) -> DecoderPo
         workers=settings.decoders,
         max_queue=settings.max_images,
         max_views=4 * settings.max_queue,
+        weights=settings.weights,
         filter_required=settings.sandbox == "required",
     )
 

@@ -11,7 +11,7 @@ from typing import NoReturn, TypeVar
 import grpc
 
 from imagesafety.v1 import scoring_pb2, scoring_pb2_grpc
-from inference.admission import Admission
+from inference.admission import Admission, ImageBuffer
 from inference.bulk_stream import BulkStream
 from inference.encoder import ModelDescription
 from inference.errors import Reason, ScoringError
@@ -30,6 +30,8 @@ RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
 MessageT = TypeVar("MessageT", scoring_pb2.ScoreImageRequest, scoring_pb2.ScoreImagesRequest)
 
+_SLOWEST_BYTES = 32 * 1024  # a second: who sends less, on the whole, is cut off
+
 log = logging.getLogger("inference")
 
 
@@ -42,13 +44,16 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         admission: Admission,
         model: ModelDescription,
         limits: scoring_pb2.Limits,
+        *,
         stream_images: int,
+        idle_seconds: float,
     ) -> None:
         self._scorer = scorer
         self._admission = admission
         self._model = model
         self._limits = limits
         self._stream_images = stream_images
+        self._idle_seconds = idle_seconds
         self._draining = False
 
     def drain(self) -> None:
@@ -82,10 +87,8 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         """See scoring.proto."""
         try:
             with self._admission.image() as buffer:
-                header = (await _first(request_iterator)).header
+                header = await self._receive(request_iterator, buffer)
                 options = self._options(header.options, Priority.INTERACTIVE)
-                async for message in request_iterator:
-                    buffer.append(_chunk(message))
                 file, media_type = buffer.complete(), header.media_type
                 scores = await self._score(file, media_type, options, _deadline(context))
         except ScoringError as error:
@@ -110,11 +113,37 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
                     raise ScoringError(Reason.DRAINING, "the replica is shutting down")
                 return await self._score(file, media_type, options, deadline)
 
-            stream = BulkStream(score, self._admission, self._stream_images)
+            stream = BulkStream(
+                score,
+                self._admission,
+                max_images=self._stream_images,
+                idle_seconds=self._idle_seconds,
+            )
             async for response in stream.responses(request_iterator):
                 yield response
         except ScoringError as error:
             await _abort(context, error)
+
+    async def _receive(
+        self, messages: AsyncIterator[scoring_pb2.ScoreImageRequest], buffer: ImageBuffer
+    ) -> scoring_pb2.ScoreImageHeader:
+        """Takes an image in, and returns its header. Raises ScoringError."""
+        loop = asyncio.get_running_loop()
+        slowest = loop.time() + self._idle_seconds
+        try:
+            async with asyncio.timeout_at(slowest) as limit:
+                header = (await _first(messages)).header
+                self._options(header.options, Priority.INTERACTIVE)  # a bad one ends it early
+                async for message in messages:
+                    chunk = _chunk(message)
+                    buffer.append(chunk)
+                    slowest += len(chunk) / _SLOWEST_BYTES
+                    limit.reschedule(min(loop.time() + self._idle_seconds, slowest))
+        except TimeoutError:
+            raise ScoringError(
+                Reason.UPLOAD_STALLED, "the rest of the image did not come"
+            ) from None
+        return header
 
     def _options(self, options: scoring_pb2.ScoringOptions, default: Priority) -> ScoringOptions:
         return parse_options(options, self._limits, self._model.embedding_width, default)

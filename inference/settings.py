@@ -6,10 +6,11 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, PositiveInt, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 PREFIX = "IMAGESAFETY_INFERENCE_"
@@ -45,7 +46,17 @@ class Settings(BaseSettings):
         "auto", description="auto: bfloat16 or float16 on CUDA, float32 on a CPU"
     )
     threads: int = Field(0, ge=0, description="threads of a forward pass on a CPU; 0: all cores")
-    max_batch: int = Field(16, ge=1, description="most views in one forward pass")
+    max_batch: Literal["auto"] | PositiveInt = Field(
+        "auto",
+        description="most views in one forward pass; auto: as many as make it faster by the view",
+    )
+    max_queue_delay: float = Field(
+        0.0, ge=0, description="seconds that an idle device may wait for a batch to fill"
+    )
+    client_weights: str = Field(
+        "",
+        description="shares of clients that wait: NAME:WEIGHT, separated by commas; all others: 1",
+    )
     max_queue: int = Field(512, ge=1, description="most views that wait for the device")
     text_batch: int = Field(8, ge=1, description="most prompts in one forward pass")
     max_images: int = Field(256, ge=1, description="most images in the service at once")
@@ -91,6 +102,9 @@ class Settings(BaseSettings):
     stream_images: int = Field(
         32, ge=1, description="most images of one ScoreImages stream that are worked on at once"
     )
+    idle_seconds: float = Field(
+        10.0, gt=0, description="how long an image may keep us waiting for its next bytes"
+    )
     tls_certificate: Path | None = Field(
         None, description="PEM file of the certificate to show: speaks TLS"
     )
@@ -110,6 +124,7 @@ class Settings(BaseSettings):
         match = re.fullmatch(r"unix:.+|(?:\[[0-9A-Fa-f:.]+\]|[^:\[\]]+):(\d{1,5})", self.listen)
         if match is None or int(match[1] or 0) > 65535:
             raise ValueError(f"listen: {self.listen!r} is neither ADDRESS:PORT nor unix:PATH")
+        _ = self.weights
         if self.max_bytes_in_flight < self.max_image_bytes:
             raise ValueError("max_bytes_in_flight must have room for max_image_bytes")
         if (self.tls_certificate is None) != (self.tls_key is None):
@@ -117,6 +132,19 @@ class Settings(BaseSettings):
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise ValueError("tls_client_ca needs tls_certificate and tls_key")
         return self
+
+    @cached_property
+    def weights(self) -> dict[str, float]:
+        """The weights of `client_weights`, by client name."""
+        result: dict[str, float] = {}
+        for item in filter(None, (part.strip() for part in self.client_weights.split(","))):
+            name, _, weight = item.rpartition(":")
+            if not name or name in result or not re.fullmatch(r"\d*\.?\d+", weight):
+                raise ValueError(f"client_weights: {item!r} is no NAME:WEIGHT of its own")
+            result[name] = float(weight)
+            if not 0.001 <= result[name] <= 1000:
+                raise ValueError(f"client_weights: {weight} is not between 0.001 and 1000")
+        return result
 
     @property
     def decoders(self) -> int:

@@ -1,12 +1,15 @@
-"""The queue in front of the device, as plain code: bounded, ordered, and without dead entries.
+"""The order of waiting work, as plain code: bounded, fair, and without dead entries.
 
-Nothing here waits, computes or looks at a clock; `inference.batcher` does.
+Interactive before bulk; within that, clients share by weight (start-time fair queueing: Goyal, Vin
+and Cheng, 1996); within a client, the earliest deadline first, then arrival. Nothing here waits,
+computes or looks at a clock.
 """
 
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Generic, TypeVar
 
@@ -25,57 +28,98 @@ class QueueFullError(Exception):
 
 
 @dataclass(frozen=True)
-class Taken(Generic[T]):
-    """What left the queue: tickets and items to work on, and those whose deadline has passed."""
+class Entry(Generic[T]):
+    """What waits: `places` is how much of the queue's bound it takes."""
 
-    batch: tuple[tuple[int, T], ...]
-    late: tuple[tuple[int, T], ...]
+    ticket: int
+    item: T
+    priority: Priority
+    deadline: float
+    client: str
+    places: int
+
+
+@dataclass
+class _Flow:
+    """What one client has waiting in one priority."""
+
+    served: float  # virtual time: what the client was given, by its weight
+    heap: list[tuple[float, int]] = field(default_factory=list)  # (due, ticket)
+    count: int = 0  # entries in the heap that still wait
 
 
 class WorkQueue(Generic[T]):
-    """Entries by priority, then deadline, then arrival."""
+    """Entries in the order in which they are to be worked on."""
 
-    def __init__(self, max_entries: int) -> None:
-        self._max_entries = max_entries
-        self._heap: list[tuple[int, float, int]] = []
-        self._items: dict[int, T] = {}
+    def __init__(self, max_places: int, weights: Mapping[str, float] | None = None) -> None:
+        """`weights` are those of clients by name, over 0; of those not named, 1."""
+        self._max_places = max_places
+        self._weights = weights or {}
+        self._entries: dict[int, Entry[T]] = {}
+        self._flows: dict[Priority, dict[str, _Flow]] = {priority: {} for priority in Priority}
+        self._clock = dict.fromkeys(Priority, 0.0)  # virtual time of who was served last
+        self._places = 0
         self._next_ticket = 0
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._entries)
 
-    def add(self, item: T, priority: Priority, deadline: float) -> int:
+    def add(
+        self, item: T, priority: Priority, deadline: float, client: str = "", places: int = 1
+    ) -> int:
         """Queues an item and returns its ticket. Raises QueueFullError."""
-        if len(self._items) >= self._max_entries:
+        if self._places + places > self._max_places and self._entries:
             raise QueueFullError
         ticket = self._next_ticket
         self._next_ticket += 1
-        self._items[ticket] = item
-        heapq.heappush(self._heap, (priority, deadline, ticket))
+        self._entries[ticket] = Entry(ticket, item, priority, deadline, client, places)
+        self._places += places
+        # Who was away has saved up nothing: it begins where those who are served are.
+        flow = self._flows[priority].setdefault(client, _Flow(self._clock[priority]))
+        heapq.heappush(flow.heap, (deadline, ticket))
+        flow.count += 1
         return ticket
 
-    def remove(self, ticket: int) -> None:
-        """Takes an entry out, if it is still there."""
-        if self._items.pop(ticket, None) is None:
-            return
+    def remove(self, ticket: int) -> Entry[T] | None:
+        """Takes an entry out and returns it, if it is still there."""
+        entry = self._entries.pop(ticket, None)
+        if entry is None:
+            return None
+        self._places -= entry.places
+        flows = self._flows[entry.priority]
+        flow = flows[entry.client]
+        flow.count -= 1
+        if flow.count == 0:
+            del flows[entry.client]
         # Removed entries stay in the heap until they come up; a flood of cancelled calls must not
         # make it grow without bound.
-        if len(self._heap) > 2 * len(self._items) + 64:
-            self._heap = [entry for entry in self._heap if entry[2] in self._items]
-            heapq.heapify(self._heap)
+        elif len(flow.heap) > 2 * flow.count + 64:
+            flow.heap = [pair for pair in flow.heap if pair[1] in self._entries]
+            heapq.heapify(flow.heap)
+        return entry
 
-    def take(self, now: float, max_batch: int, least: Priority | None = None) -> Taken[T]:
-        """Takes the next batch of at most `max_batch` items that can still meet their deadline.
+    def first(self, least: Priority = Priority.BULK) -> Entry[T] | None:
+        """The entry whose turn it is, of those of priority `least` or a higher one."""
+        for priority, flows in self._flows.items():
+            if flows and priority <= least:
+                flow = min(flows.values(), key=self._turn)
+                return self._entries[flow.heap[0][1]]
+        return None
 
-        With `least`, only items of that priority or a higher one.
+    def charge(self, ticket: int, later: float = 0.0) -> None:
+        """Counts a unit of work for the client of the entry that `first` gave.
+
+        What is left of the entry then counts as due `later` seconds later than before.
         """
-        batch: list[tuple[int, T]] = []
-        late: list[tuple[int, T]] = []
-        while self._heap and len(batch) < max_batch:
-            if least is not None and self._heap[0][0] > least:
-                break
-            _, deadline, ticket = heapq.heappop(self._heap)
-            if ticket in self._items:
-                entry = (ticket, self._items.pop(ticket))
-                (late if deadline <= now else batch).append(entry)
-        return Taken(tuple(batch), tuple(late))
+        entry = self._entries[ticket]
+        flow = self._flows[entry.priority][entry.client]
+        self._clock[entry.priority] = max(self._clock[entry.priority], flow.served)
+        flow.served += 1 / self._weights.get(entry.client, 1.0)
+        if later:
+            due, _ = flow.heap[0]
+            heapq.heapreplace(flow.heap, (due + later, ticket))
+
+    def _turn(self, flow: _Flow) -> tuple[float, float, int]:
+        while flow.heap[0][1] not in self._entries:
+            heapq.heappop(flow.heap)
+        return (flow.served, *flow.heap[0])

@@ -55,6 +55,7 @@ Those that gRPC gives carry none: a deadline that passed, a message over the lim
                        QUEUE_FULL         the service has as much work as it takes; try another
                                           replica, or later
   DEADLINE_EXCEEDED    DEADLINE_EXCEEDED  the call's deadline passed, or can't be met
+                       UPLOAD_STALLED     the rest of the image did not come
   UNAVAILABLE          DRAINING           the replica is shutting down; try another one (only
                                           for images that a ScoreImages stream still brings)
   INTERNAL             ENCODER_FAILED     the model failed on this image
@@ -94,7 +95,9 @@ class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.Val
     """Nobody does."""
 
 class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
-    """Who goes first. Within a priority the earliest deadline does."""
+    """Who goes first. Within a priority clients take turns, and of one client the earliest deadline
+    goes first.
+    """
 
 PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
 """PRIORITY_INTERACTIVE for ScoreImage, PRIORITY_BULK for ScoreImages."""
@@ -387,6 +390,7 @@ class ScoringOptions(_message.Message):
     RETURN_EMBEDDINGS_FIELD_NUMBER: _builtins.int
     MAX_FRAMES_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    CLIENT_FIELD_NUMBER: _builtins.int
     priority: Global___Priority.ValueType
     """Who goes first when there is a queue."""
     return_embeddings: _builtins.bool
@@ -394,6 +398,10 @@ class ScoringOptions(_message.Message):
     max_frames: _builtins.int
     """How many frames of an animation or video are encoded at most; 0: all that differ. Not set: the
     service's default (DescribeModel's default_max_frames).
+    """
+    client: _builtins.str
+    """For whom this is, such as the name of a server or tenant; may be empty. Within a priority, what
+    waits is shared out fairly between these, so that a flood from one keeps no other waiting.
     """
     @_builtins.property
     def concepts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Concept]:
@@ -411,10 +419,11 @@ class ScoringOptions(_message.Message):
         return_embeddings: _builtins.bool = ...,
         max_frames: _builtins.int | None = ...,
         detail: Global___Detail | None = ...,
+        client: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_frames", b"_max_frames", "detail", b"detail", "max_frames", b"max_frames"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_frames", b"_max_frames", "concepts", b"concepts", "detail", b"detail", "max_frames", b"max_frames", "priority", b"priority", "return_embeddings", b"return_embeddings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_frames", b"_max_frames", "client", b"client", "concepts", b"concepts", "detail", b"detail", "max_frames", b"max_frames", "priority", b"priority", "return_embeddings", b"return_embeddings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_frames: _TypeAlias = _typing.Literal["max_frames"]  # noqa: Y015
     _WhichOneofArgType__max_frames: _TypeAlias = _typing.Literal["_max_frames", b"_max_frames"]  # noqa: Y015

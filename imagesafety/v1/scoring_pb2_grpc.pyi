@@ -55,6 +55,7 @@ Those that gRPC gives carry none: a deadline that passed, a message over the lim
                        QUEUE_FULL         the service has as much work as it takes; try another
                                           replica, or later
   DEADLINE_EXCEEDED    DEADLINE_EXCEEDED  the call's deadline passed, or can't be met
+                       UPLOAD_STALLED     the rest of the image did not come
   UNAVAILABLE          DRAINING           the replica is shutting down; try another one (only
                                           for images that a ScoreImages stream still brings)
   INTERNAL             ENCODER_FAILED     the model failed on this image

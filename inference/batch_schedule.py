@@ -1,0 +1,251 @@
+"""Which views go into the next batch, as plain code: every change of state, and what to do then.
+
+Jobs come in (the views of one image), batches go out, and each method returns what the caller has
+to do. Nothing here waits, computes or looks at a clock; `inference.batcher` does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from inference.batch_times import BatchTimes
+from inference.work_queue import Entry, Priority, WorkQueue
+
+# How much later a view counts as due for each view of its image that was taken before it, in times
+# that a view takes: an image of many views lets those by that came shortly after it.
+_LATER = 8.0
+
+
+class DeadlineUnmeetableError(Exception):
+    """The device needs longer for the views than there is until the deadline."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One view of a job: its index among the job's views."""
+
+    ticket: int
+    index: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Views to encode together."""
+
+    number: int
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What to do now: run a batch, tell jobs that they are refused, look again at a time."""
+
+    batch: Batch | None
+    refused: tuple[int, ...] = ()
+    wake_at: float | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Jobs that are over: all of their views are encoded, or one can't be."""
+
+    completed: tuple[int, ...]
+    failed: tuple[int, ...]
+
+
+@dataclass
+class _Job:
+    views: int
+    taken: int = 0
+    encoded: int = 0
+
+
+@dataclass(frozen=True)
+class _Running:
+    batch: Batch
+    began: float
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """For the next batch: when it can start, and the size that it has at least, if it can."""
+
+    start: float
+    least: int
+
+
+@dataclass(frozen=True)
+class ScheduleLimits:
+    """What the schedule keeps to: sizes in views, the delay in seconds.
+
+    `overlap` is how many batches may be with the device at once; `max_delay` is how long an idle
+    device may wait for a batch to fill; `weights` are those of clients by name.
+    """
+
+    max_batch: int
+    max_queue: int
+    max_delay: float = 0.0
+    overlap: int = 1
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+
+class Schedule:
+    """The state between the jobs and the device."""
+
+    def __init__(self, times: BatchTimes, limits: ScheduleLimits) -> None:
+        self._times = times
+        self._limits = limits
+        self._queue: WorkQueue[None] = WorkQueue(limits.max_queue, limits.weights)
+        self._jobs: dict[int, _Job] = {}
+        self._waiting = 0  # views of queued jobs
+        self._again: deque[tuple[Part, ...]] = deque()  # of batches that failed
+        self._running: dict[int, _Running] = {}
+        self._last_end = 0.0
+        self._since = 0.0  # when the first of those came who wait for the next batch
+        self._next_number = 0
+
+    def add(
+        self, views: int, *, priority: Priority, deadline: float, client: str, now: float
+    ) -> int:
+        """Takes in a job of one or more views and returns its ticket.
+
+        Raises QueueFullError, and DeadlineUnmeetableError if the device, were it free for this
+        alone, would be late.
+        """
+        if self._start(now) + self._alone(views) > deadline:
+            self._times.doubt()
+            raise DeadlineUnmeetableError
+        # An image takes no more places than a batch has: others can't wait behind more of it.
+        places = min(views, self._limits.max_batch)
+        ticket = self._queue.add(None, priority, deadline, client, places)
+        if not self._waiting:
+            self._since = now
+        self._jobs[ticket] = _Job(views)
+        self._waiting += views
+        return ticket
+
+    def remove(self, ticket: int) -> None:
+        """Forgets a job: nobody waits for it any more."""
+        job = self._jobs.pop(ticket, None)
+        if job is not None and self._queue.remove(ticket):
+            self._waiting -= job.views - job.taken
+
+    def next(self, now: float) -> Step:
+        """What to do, if the device may be free. To be called again after every batch given."""
+        if len(self._running) >= self._limits.overlap:
+            return Step(None)
+        while self._again:
+            parts = tuple(part for part in self._again.popleft() if part.ticket in self._jobs)
+            if parts:
+                return Step(self._begin(parts, now))
+        refused: list[int] = []
+        terms = self._terms(now)
+        first = self._first(terms, refused)
+        if first is None:
+            return Step(None, tuple(refused))
+        latest = first.deadline - self._needed(first, terms)
+        wake_at = min(self._since + self._limits.max_delay, latest)
+        if now < wake_at and not self._running and self._waiting < self._limits.max_batch:
+            return Step(None, tuple(refused), wake_at)
+        parts = self._fill(terms, refused)
+        return Step(self._begin(parts, now), tuple(refused))
+
+    def finished(self, number: int, now: float, failed: Collection[int] = ()) -> Outcome:
+        """A batch is back; `failed` are the places in it whose views could not be encoded.
+
+        They are tried again in halves, until it is known which view it is that fails.
+        """
+        running = self._running.pop(number)
+        parts = running.batch.parts
+        if not failed:
+            self._times.observe(len(parts), now - max(running.began, self._last_end))
+        self._last_end = now
+        completed = [
+            part.ticket
+            for place, part in enumerate(parts)
+            if place not in failed and self._encoded(part)
+        ]
+        guilty = tuple(parts[place] for place in sorted(failed))
+        if len(parts) > 1:
+            middle = (len(guilty) + 1) // 2
+            self._again.extend(half for half in (guilty[:middle], guilty[middle:]) if half)
+            guilty = ()
+        lost = tuple(part.ticket for part in guilty if part.ticket in self._jobs)
+        for ticket in (*completed, *lost):
+            self.remove(ticket)
+        return Outcome(tuple(completed), lost)
+
+    def _encoded(self, part: Part) -> bool:
+        """Counts a view; says whether it was the last of its job."""
+        job = self._jobs.get(part.ticket)
+        if job is None:
+            return False
+        job.encoded += 1
+        return job.encoded == job.views
+
+    def _start(self, now: float) -> float:
+        """When the device is free for a new batch."""
+        free = self._last_end
+        for running in self._running.values():  # in the order in which they were given
+            free = max(free, running.began) + self._times(len(running.batch.parts))
+        return max(now, free)
+
+    def _alone(self, views: int) -> float:
+        return self._times.of_many(views, self._limits.max_batch)
+
+    def _terms(self, now: float) -> _Terms:
+        # While more waits than a batch takes, none is made small for one job's deadline: that
+        # would make so many others late.
+        most = self._limits.max_batch
+        return _Terms(self._start(now), most if self._waiting > most else 1)
+
+    def _needed(self, entry: Entry[None], terms: _Terms) -> float:
+        """Seconds from the start of the next batch until a job can be done."""
+        job = self._jobs[entry.ticket]
+        return max(self._times(terms.least), self._alone(job.views - job.taken))
+
+    def _first(
+        self, terms: _Terms, refused: list[int], batch: Collection[int] = ()
+    ) -> Entry[None] | None:
+        """Whose turn it is; those are refused, and out, who can't be served in time any more.
+
+        Not those of whom the batch has views already.
+        """
+        while (entry := self._queue.first()) is not None:
+            if entry.ticket in batch or terms.start + self._needed(entry, terms) <= entry.deadline:
+                break
+            self.remove(entry.ticket)
+            self._times.doubt()
+            refused.append(entry.ticket)
+        return entry
+
+    def _fill(self, terms: _Terms, refused: list[int]) -> tuple[Part, ...]:
+        """The next batch, as large as it can be without making one of its jobs late."""
+        most = self._limits.max_batch
+        later = _LATER * self._alone(most) / most
+        tickets: set[int] = set()
+        parts: list[Part] = []
+        due = math.inf
+        while len(parts) < most and (entry := self._first(terms, refused, tickets)) is not None:
+            due = min(due, entry.deadline)
+            size = len(parts) + 1
+            if size > terms.least and terms.start + self._times(size) > due:
+                break
+            job = self._jobs[entry.ticket]
+            parts.append(Part(entry.ticket, job.taken))
+            tickets.add(entry.ticket)
+            job.taken += 1
+            self._waiting -= 1
+            self._queue.charge(entry.ticket, later)
+            if job.taken == job.views:
+                self._queue.remove(entry.ticket)
+        return tuple(parts)
+
+    def _begin(self, parts: tuple[Part, ...], now: float) -> Batch:
+        batch = Batch(self._next_number, parts)
+        self._next_number += 1
+        self._running[batch.number] = _Running(batch, now)
+        return batch

@@ -1,0 +1,61 @@
+"""How long a batch of each size takes, as measured; plain code without a clock."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping
+
+_NEWEST = 0.2  # weight of the newest batch in the moving average
+_MOST = 2.0  # how far one batch may be off before it counts as no more than that
+_FORGOTTEN = 0.02  # of a slowdown, with every batch that was refused because of it
+_ENOUGH = 0.95  # of the best rate: larger batches would only make everybody wait
+
+
+class BatchTimes:
+    """Seconds by batch size: a table measured at the start, and by how much it is slower now.
+
+    What slows a machine down slows all sizes alike; so what is learnt from batches of one size
+    holds for the others too.
+    """
+
+    def __init__(self, measured: Mapping[int, float]) -> None:
+        """`measured` has seconds for one size at least."""
+        self._sizes = sorted(measured)
+        self._seconds = [measured[size] for size in self._sizes]
+        self._slowdown = 1.0
+
+    def __call__(self, size: int) -> float:
+        """Seconds that a batch of `size` takes; between and beyond what was measured, linear."""
+        return self._measured(size) * self._slowdown
+
+    def of_many(self, views: int, max_batch: int) -> float:
+        """Seconds that it takes at least to encode `views` views with nothing else."""
+        full, rest = divmod(views, max_batch)
+        return full * self(max_batch) + (self(rest) if rest else 0.0)
+
+    def observe(self, size: int, seconds: float) -> None:
+        """Learns from a batch that took `seconds`."""
+        expected = self(size)
+        if expected <= 0:
+            return
+        # One batch that hung must not have everything refused that comes after it.
+        off = min(_MOST, max(1 / _MOST, seconds / expected))
+        self._slowdown *= 1 + _NEWEST * (off - 1)
+
+    def doubt(self) -> None:
+        """Something was refused; an estimate that is too high must not be kept up by that."""
+        self._slowdown += _FORGOTTEN * (min(1.0, self._slowdown) - self._slowdown)
+
+    def _measured(self, size: int) -> float:
+        sizes, seconds = self._sizes, self._seconds
+        if len(sizes) == 1:
+            return seconds[0] * size / sizes[0]
+        above = min(max(bisect_left(sizes, size), 1), len(sizes) - 1)
+        share = (size - sizes[above - 1]) / (sizes[above] - sizes[above - 1])
+        return max(0.0, seconds[above - 1] + share * (seconds[above] - seconds[above - 1]))
+
+
+def efficient_size(measured: Mapping[int, float]) -> int:
+    """The smallest batch that is about as fast, by the view, as the best one."""
+    best = min(seconds / size for size, seconds in measured.items())
+    return min(size for size, seconds in measured.items() if seconds / size * _ENOUGH <= best)
