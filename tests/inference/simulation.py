@@ -90,7 +90,9 @@ class Simulation:
                 self._leave(what)  # type: ignore[arg-type]
             elif kind == "batch":
                 self._finish(what, now)  # type: ignore[arg-type]
-            self._advance(now)
+            # As the batcher does: what happens at the same time is known before the next batch.
+            if not self._events or self._events[0][0] > now:
+                self._advance(now)
         return self.record
 
     def _push(self, at: float, kind: str, what: object = None) -> None:
