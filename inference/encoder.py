@@ -8,16 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
+from inference.backends.tower import Embeddings, Picture
 from inference.decoder.media import Preprocessing
 
 A = TypeVar("A")
 R = TypeVar("R")
-
-Embeddings = npt.NDArray[np.float32]
-"""(N, D) float32, each row of length 1."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +35,19 @@ class Encoder(Protocol):
 
     @property
     def concurrency(self) -> int:
-        """How many calls of encode_images may overlap, from different threads."""
+        """How many calls of `encode_images` may overlap, from different threads."""
 
-    def encode_images(self, pictures: Sequence[bytes]) -> Embeddings:
-        """Embeds pictures of height × width × 3 RGB bytes, of the size of `preprocessing`."""
+    def encode_images(self, pictures: Sequence[Picture]) -> Embeddings:
+        """Embeds pictures of height × width × 3 RGB bytes, of the size of `preprocessing`.
+
+        What is not finite comes back as it is.
+        """
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         """Embeds texts; what is over the model's context length is cut off."""
+
+    def close(self) -> None:
+        """Gives back what the model holds; it is not used after that."""
 
 
 class EncoderThread:

@@ -60,6 +60,7 @@ def load_encoder(settings: Settings) -> Encoder:
     """Loads the model of the settings. Raises ModelError."""
     source = parse_model(settings.model)
     # Imported late: it takes seconds, and a wrong setting should not.
+    from inference.backends.loading import BackendOptions
     from inference.open_clip_encoder import OpenClipEncoder
 
     encoder = OpenClipEncoder(
@@ -68,6 +69,13 @@ def load_encoder(settings: Settings) -> Encoder:
         device=settings.device,
         precision=settings.precision,
         threads=settings.threads,
+        backend=settings.backend,
+        options=BackendOptions(
+            seconds=settings.backend_seconds,
+            cache_folder=settings.cache_folder,
+            calibration_folder=settings.calibration_folder,
+            max_batch=64 if settings.max_batch == "auto" else settings.max_batch,
+        ),
     )
     model = encoder.description
     log.info("model %s, %s, %s", model.name, model.backend, model.weights_digest)

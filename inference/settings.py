@@ -13,6 +13,9 @@ from typing import Literal
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from inference.backends.cache import default_cache_folder
+from inference.backends.tower import Backend, Precision
+
 PREFIX = "IMAGESAFETY_INFERENCE_"
 
 
@@ -42,8 +45,27 @@ class Settings(BaseSettings):
         "JSON config of one, and a checkpoint), or demo",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="what computes")
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="auto: bfloat16 or float16 on CUDA, float32 on a CPU"
+    backend: Literal["auto"] | Backend = Field(
+        "auto",
+        description="what runs the model's image tower; auto: the fastest that agrees with PyTorch "
+        "in float32, measured at the first start",
+    )
+    precision: Literal["auto"] | Precision = Field(
+        "auto",
+        description="auto: what is chosen with backend auto; with a backend by name float32 on a "
+        "CPU, bfloat16 or float16 on CUDA",
+    )
+    backend_seconds: float = Field(
+        300.0, gt=0, description="after how long the choice of a backend tries no further one"
+    )
+    cache_folder: Path = Field(
+        default_factory=default_cache_folder,
+        description="folder that keeps the choice of a backend and the model that was made for it",
+    )
+    calibration_folder: Path | None = Field(
+        None,
+        description="folder of your own pictures (trusted ones: they are opened outside the "
+        "sandbox) on which backends are compared and int8 is calibrated; else drawings",
     )
     threads: int = Field(0, ge=0, description="threads of a forward pass on a CPU; 0: all cores")
     max_batch: Literal["auto"] | PositiveInt = Field(
