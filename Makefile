@@ -1,8 +1,9 @@
-# make run · make test · make lint · make bench-decode · make protos · make demo-model
+# make run · make test · make lint · make protos · make demo-model
+# make bench · make bench-overhead · make bench-peers · make bench-decode
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: run test lint bench-decode protos format demo-model evaluate-demo constraints
+.PHONY: run test lint bench bench-overhead bench-peers bench-decode protos format demo-model evaluate-demo constraints
 
 run: .venv/installed
 	$(BIN)/imagesafety up
@@ -18,6 +19,16 @@ lint: .venv/installed
 	cd protos && ../$(BIN)/buf format --diff --exit-code --path imagesafety
 	cd protos && ../$(BIN)/buf build -o - | ../$(BIN)/buf breaking - --against released.binpb
 	$(BIN)/python tools/protos.py --check
+
+# Each takes --rounds and --seconds, such as: make bench BENCH='--rounds 1 --seconds 1'
+bench: .venv/installed
+	$(BIN)/python -m benchmarks.serving.against_bare $(BENCH)
+
+bench-overhead: .venv/installed
+	$(BIN)/python -m benchmarks.serving.overhead $(BENCH)
+
+bench-peers: .venv/installed .venv-peers/installed
+	$(BIN)/python -m benchmarks.serving.against_peers $(BENCH)
 
 bench-decode: .venv/installed
 	$(BIN)/python -m benchmarks.decode
@@ -51,3 +62,12 @@ constraints:
 	@echo "installing what the services need (torch is large: some minutes the first time)"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gateway,inference,dev]'
 	touch .venv/installed
+
+# What `make bench-peers` compares with. The model is theirs and ours: torch, open_clip and Pillow
+# are those of .venv, which come second on the path of this environment.
+.venv-peers/installed: benchmarks/peers/requirements.txt .venv/installed
+	$(PYTHON) -m venv --clear .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --requirement benchmarks/peers/requirements.txt
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > .venv-peers/ours
+	mv .venv-peers/ours "$$(.venv-peers/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ours.pth"
+	touch .venv-peers/installed

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from imagesafety.policy import Policy, judge_image
 from imagesafety.policy_file import find_policy, load_policy
-from inference.concepts import ConceptCache, ConceptEmbeddings, PromptSet
+from inference.concepts import ConceptCache, ConceptEmbeddings, ConceptSet, PromptSet
 from inference.decoder.decode import Decoder
 from inference.decoder.media import MediaLimits, Request
 from inference.demo.captions import Caption, caption_pool
@@ -119,7 +119,7 @@ def area_under_curve(scores: Embeddings, truth: Booleans) -> float:
 
 def _rejections(encoder: Encoder, policy: Policy, embeddings: Embeddings) -> Booleans:
     concepts = asyncio.run(_embed_concepts(encoder, policy))
-    rows = (concepts.similarities(embedding).tolist() for embedding in embeddings)
+    rows = concepts.similarities(embeddings).tolist()
     return np.array([judge_image(policy, [row]).rejects for row in rows])
 
 
@@ -130,7 +130,7 @@ async def _embed_concepts(encoder: Encoder, policy: Policy) -> ConceptEmbeddings
     prompts = [concept.prompts for concept in policy.concepts]
     sets = (PromptSet(tuple(p.text for p in ps), tuple(p.weight for p in ps)) for ps in prompts)
     try:
-        return await cache.embed(tuple(sets))
+        return await cache.embed(ConceptSet(tuple(sets)))
     finally:
         thread.close()
 

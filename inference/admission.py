@@ -7,18 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from inference.errors import Reason, ScoringError
-from inference.shared_file import SharedFile
+from inference.shared_file import SMALL_BYTES, SharedFile
 
 
 class ImageBuffer:
     """Collects the bytes of one image, within the image's limit and the service's."""
 
     def __init__(self, admission: Admission, reserved: int) -> None:
-        """Raises ScoringError with QUEUE_FULL if no more files can be opened."""
         self._admission = admission
         self._taken = reserved
-        with _memory_is_short():
-            self._file = SharedFile("upload")
+        self._file = SharedFile("upload", kept=SMALL_BYTES)
 
     def append(self, chunk: bytes) -> None:
         """Adds bytes. Raises ScoringError with TOO_MANY_BYTES or QUEUE_FULL."""
@@ -66,11 +64,7 @@ class Admission:
         if self._images >= self._max_images:
             raise ScoringError(Reason.QUEUE_FULL, "the service has as many images as it takes")
         self.take_bytes(reserve)
-        try:
-            buffer = ImageBuffer(self, reserve)
-        except ScoringError:
-            self.give_back_bytes(reserve)
-            raise
+        buffer = ImageBuffer(self, reserve)
         self._images += 1
         try:
             yield buffer

@@ -115,8 +115,9 @@ class Schedule:
         Raises QueueFullError, and DeadlineUnmeetableError if the device, were it free for this
         alone, would be late.
         """
-        if self._start(now) + self._alone(views) > deadline:
-            self._times.doubt()
+        end = self._start(now) + self._alone(views)
+        if end > deadline:
+            self._times.doubt(end - now, deadline - now)
             raise DeadlineUnmeetableError
         # An image takes no more places than a batch has: others can't wait behind more of it.
         places = min(views, self._limits.max_batch)
@@ -181,10 +182,9 @@ class Schedule:
     def _encoded(self, part: Part) -> bool:
         """Counts a view; says whether it was the last of its job."""
         job = self._jobs.get(part.ticket)
-        if job is None:
-            return False
-        job.encoded += 1
-        return job.encoded == job.views
+        if job is not None:
+            job.encoded += 1
+        return job is not None and job.encoded == job.views
 
     def _start(self, now: float) -> float:
         """When the device is free for a new batch."""
@@ -215,10 +215,11 @@ class Schedule:
         Not those of whom the batch has views already.
         """
         while (entry := self._queue.first()) is not None:
-            if entry.ticket in batch or terms.start + self._needed(entry, terms) <= entry.deadline:
+            needed, left = self._needed(entry, terms), entry.deadline - terms.start
+            if entry.ticket in batch or needed <= left:
                 break
             self.remove(entry.ticket)
-            self._times.doubt()
+            self._times.doubt(needed, left)
             refused.append(entry.ticket)
         return entry
 

@@ -42,9 +42,13 @@ class BatchTimes:
         off = min(_MOST, max(1 / _MOST, seconds / expected))
         self._slowdown *= 1 + _NEWEST * (off - 1)
 
-    def doubt(self) -> None:
-        """Something was refused; an estimate that is too high must not be kept up by that."""
-        self._slowdown += _FORGOTTEN * (min(1.0, self._slowdown) - self._slowdown)
+    def doubt(self, needed: float, left: float) -> None:
+        """Something was refused that needed more seconds, by this, than were left.
+
+        An estimate that is too high must not be kept up by refusing what would correct it.
+        """
+        if needed <= left * self._slowdown:  # there would be time, were it not for the slowdown
+            self._slowdown += _FORGOTTEN * (min(1.0, self._slowdown) - self._slowdown)
 
     def _measured(self, size: int) -> float:
         sizes, seconds = self._sizes, self._seconds

@@ -119,7 +119,7 @@ class Batcher:
     async def _run(self, batch: Batch, pictures: dict[int, bytes]) -> None:
         rows: dict[int, Embeddings] = {}
         try:
-            embeddings = await self._encode(list(pictures.values()))
+            embeddings = await self._encode(list(pictures.values())) if pictures else ()
             if len(embeddings) != len(pictures):
                 raise ValueError(f"{len(pictures)} pictures gave {len(embeddings)} embeddings")
             rows = {

@@ -18,6 +18,7 @@ from inference.shared_file import SharedFile
 ScoreFunction = Callable[[SharedFile, str], Awaitable[scoring_pb2.ImageScores]]
 """Scores a file of a declared type. Raises ScoringError."""
 
+_SLOWEST_BYTES = 32 * 1024  # a second: what comes slower, on the whole, is given up
 MAX_NAME_CHARACTERS = 256  # of a request_id or a media type
 
 
@@ -28,6 +29,7 @@ class _OpenImage:
     media_type: str
     place: ExitStack
     buffer: ImageBuffer | None
+    began: float  # `BulkStream._behind` at its first piece
 
 
 class BulkStream:
@@ -54,6 +56,7 @@ class BulkStream:
         self._max_images = max_images
         self._idle_seconds = idle_seconds
         self._listens_since = math.inf  # time since which it waits for a message
+        self._behind = 0.0  # seconds that it waited, less those that the bytes are worth
         self._running = asyncio.Semaphore(max_images)
         self._unread = asyncio.Semaphore(2 * max_images)
         self._open: dict[str, _OpenImage] = {}
@@ -85,6 +88,8 @@ class BulkStream:
                 watch = tasks.create_task(self._give_up_stalled())
                 self._listens_since = time.monotonic()
                 async for message in messages:
+                    self._behind += time.monotonic() - self._listens_since
+                    self._behind -= len(message.chunk.data) / _SLOWEST_BYTES
                     self._listens_since = math.inf
                     await self._take(message, tasks)
                     self._listens_since = time.monotonic()
@@ -97,15 +102,13 @@ class BulkStream:
 
     async def _give_up_stalled(self) -> None:
         """Gives up images in pieces when the client sends nothing; the stream may go on."""
-        wait = self._idle_seconds
         while True:
-            await asyncio.sleep(wait)
-            idle = time.monotonic() - self._listens_since
-            wait = self._idle_seconds - max(0.0, idle)
-            if wait <= 0:
-                wait = self._idle_seconds
-                for request_id in list(self._open):
-                    message = f"nothing came for {self._idle_seconds:g} s"
+            await asyncio.sleep(self._idle_seconds / 10)
+            idle = max(0.0, time.monotonic() - self._listens_since)
+            for request_id, image in list(self._open.items()):
+                slow = self._behind + idle - image.began
+                if image.buffer is not None and max(idle, slow) > self._idle_seconds:
+                    message = "the rest of the image did not come"
                     await self._drop(request_id, ScoringError(Reason.UPLOAD_STALLED, message))
 
     async def _take(
@@ -151,7 +154,7 @@ class BulkStream:
         except ScoringError as error:
             await self._answer_error(request_id, error)
         self._places.add(place)
-        self._open[request_id] = _OpenImage(media_type, place, buffer)
+        self._open[request_id] = _OpenImage(media_type, place, buffer, self._behind)
         return True
 
     async def _append(self, request_id: str, data: bytes) -> None:
@@ -198,7 +201,7 @@ class BulkStream:
         """Fails an open image of which further pieces are expected: they are let by."""
         media_type = self._open[request_id].media_type
         await self._fail_open(request_id, error)
-        self._open[request_id] = _OpenImage(media_type, ExitStack(), None)
+        self._open[request_id] = _OpenImage(media_type, ExitStack(), None, self._behind)
 
     async def _answer_error(self, request_id: str, error: ScoringError) -> None:
         status = error_status(error)

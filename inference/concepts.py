@@ -8,6 +8,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -32,6 +33,22 @@ class Probe:
 
 
 Definition = PromptSet | Probe
+
+
+@dataclass(frozen=True)
+class ConceptSet:
+    """The concepts of a call, in its order."""
+
+    definitions: tuple[Definition, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        """The same for the same definitions."""
+        canonical = [
+            [c.texts, c.weights] if isinstance(c, PromptSet) else [c.vector, c.bias]
+            for c in self.definitions
+        ]
+        return hashlib.sha256(json.dumps(canonical).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -65,21 +82,28 @@ class ConceptCache:
         # Of all sets that are being encoded, one step at a time is in the device's queue.
         self._step = asyncio.Lock()
 
-    async def embed(self, concepts: tuple[Definition, ...]) -> ConceptEmbeddings:
+    def prefetch(self, concepts: ConceptSet) -> None:
+        """Begins to embed the concepts, if that is not done yet. Raises as `embed`."""
+        self._encoding(concepts)
+
+    async def embed(self, concepts: ConceptSet) -> ConceptEmbeddings:
         """The embeddings of the concepts. Callers that ask for the same set share one encoding.
 
         Raises ScoringError with QUEUE_FULL while as many sets as are kept are being encoded.
         """
-        digest = _digest(concepts)
+        # One caller's cancellation must not take the encoding away from the others.
+        return await asyncio.shield(self._encoding(concepts))
+
+    def _encoding(self, concepts: ConceptSet) -> asyncio.Task[ConceptEmbeddings]:
+        digest = concepts.digest
         task = self._sets.get(digest)
         if task is None:
             self._make_room()
-            task = asyncio.create_task(self._encode(concepts))
+            task = asyncio.create_task(self._encode(concepts.definitions))
             self._sets[digest] = task
             task.add_done_callback(lambda done: self._forget_failure(digest, done))
         self._sets.move_to_end(digest)
-        # One caller's cancellation must not take the encoding away from the others.
-        return await asyncio.shield(task)
+        return task
 
     def _make_room(self) -> None:
         if len(self._sets) < self._max_sets:
@@ -102,6 +126,8 @@ class ConceptCache:
             async with self._step:
                 encoded.update(zip(some, await self._encode_texts(some), strict=True))
         directions = [_direction(concept, encoded) for concept in concepts]
+        if not np.isfinite(directions).all():
+            raise ScoringError(Reason.ENCODER_FAILED, "the model failed on the concepts")
         biases = [c.bias if isinstance(c, Probe) else 0.0 for c in concepts]
         return ConceptEmbeddings(np.stack(directions), np.array(biases, np.float32))
 
@@ -114,10 +140,3 @@ def _direction(concept: Definition, encoded: dict[str, Embeddings]) -> Embedding
         rows = np.stack([encoded[text] for text in concept.texts]).astype(np.float64)
         mean = np.array(concept.weights, np.float64) @ rows
     return (mean / np.linalg.norm(mean)).astype(np.float32)
-
-
-def _digest(concepts: tuple[Definition, ...]) -> str:
-    canonical = [
-        [c.texts, c.weights] if isinstance(c, PromptSet) else [c.vector, c.bias] for c in concepts
-    ]
-    return hashlib.sha256(json.dumps(canonical).encode()).hexdigest()

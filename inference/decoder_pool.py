@@ -154,14 +154,15 @@ class DecoderPool:
             entry = self._queue.first(Priority.BULK if bulk_too else Priority.INTERACTIVE)
             if entry is None:
                 return
-            job = entry.item
-            if entry.deadline <= now:
+            job, late = entry.item, entry.deadline <= now
+            if not late and not job.result.done():
+                self._queue.charge(entry.ticket)
+            self._queue.remove(entry.ticket)  # now: handing it over may put it back
+            if late:
                 message = "the deadline passed while the image waited to be decoded"
                 _fail(job, ScoringError(Reason.DEADLINE_EXCEEDED, message))
             elif not job.result.done():
-                self._queue.charge(entry.ticket)
                 self._hand_over(job, self._idle.pop(), now)
-            self._queue.remove(entry.ticket)
 
     def _hand_over(self, job: _Job, process: DecoderProcess, now: float) -> None:
         left = job.deadline - now

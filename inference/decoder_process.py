@@ -132,9 +132,12 @@ class DecoderProcess:
 
     def hand_over(self, file: SharedFile, request: Request) -> None:
         """Gives it a file to decode. Raises NeverReceivedError."""
-        descriptors = [file.fileno(), self._views.fileno()]
+        descriptors = [self._views.fileno()]
+        content = file.kept
+        if content is None:
+            descriptors.append(file.fileno())
         try:
-            socket.send_fds(self._socket, [pack_request(request)], descriptors)
+            socket.send_fds(self._socket, pack_request(request, content), descriptors)
         except OSError as error:
             raise NeverReceivedError from error
 

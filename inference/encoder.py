@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from inference.backends.tower import Embeddings, Picture
+from inference.backends.tower import Embeddings as Embeddings  # others import it from here
+from inference.backends.tower import Picture
 from inference.decoder.media import Preprocessing
 
 A = TypeVar("A")

@@ -10,7 +10,7 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from imagesafety.v1 import scoring_pb2
-from inference.concepts import Definition, Probe, PromptSet
+from inference.concepts import ConceptSet, Definition, Probe, PromptSet
 from inference.decoder.media import Background
 from inference.encoder import ModelDescription
 from inference.errors import Reason, ScoringError
@@ -79,9 +79,11 @@ def parse_options(
     if len(options.client) > MAX_CLIENT_CHARACTERS:
         _invalid(f"the client's name is over {MAX_CLIENT_CHARACTERS} characters")
     return ScoringOptions(
-        concepts=tuple(
-            _definition(concept, limits.max_prompt_characters, embedding_width)
-            for concept in options.concepts
+        concepts=ConceptSet(
+            tuple(
+                _definition(concept, limits.max_prompt_characters, embedding_width)
+                for concept in options.concepts
+            )
         ),
         priority=priorities[options.priority],
         client=options.client,
@@ -145,7 +147,7 @@ def _invalid(message: str) -> NoReturn:
     raise ScoringError(Reason.INVALID_HEADER, message)
 
 
-def image_scores(scored: ScoredImage, model: ModelDescription) -> scoring_pb2.ImageScores:
+def image_scores(scored: ScoredImage, model: scoring_pb2.ModelIdentity) -> scoring_pb2.ImageScores:
     """The answer for an image."""
     facts = scored.facts
     return scoring_pb2.ImageScores(
@@ -153,7 +155,7 @@ def image_scores(scored: ScoredImage, model: ModelDescription) -> scoring_pb2.Im
         media_type=facts.media_type,
         width=facts.width,
         height=facts.height,
-        model=model_identity(model),
+        model=model,
         partial=facts.partial,
         frames=facts.frames,
         total_frames=facts.total_frames,
@@ -177,9 +179,8 @@ def _view(scored: ScoredView) -> scoring_pb2.View:
 
 def duration_message(seconds: float) -> duration_pb2.Duration:
     """A length of time as a message."""
-    message = duration_pb2.Duration()
-    message.FromNanoseconds(round(seconds * 1e9))
-    return message
+    whole, nanoseconds = divmod(round(seconds * 1e9), 10**9)
+    return duration_pb2.Duration(seconds=whole, nanos=nanoseconds)
 
 
 def model_identity(model: ModelDescription) -> scoring_pb2.ModelIdentity:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from inference.batch_schedule import DeadlineUnmeetableError
 from inference.batcher import Batcher, EncoderFailedError
-from inference.concepts import ConceptCache, ConceptEmbeddings, Definition
+from inference.concepts import ConceptCache, ConceptSet
 from inference.decoder.media import Facts, Request, View
 from inference.decoder.protocol import MAX_CLOSER
 from inference.decoder_pool import DecoderPool
@@ -46,7 +45,7 @@ class Detail:
 class ScoringOptions:
     """What to compare an image with, who asks, what to look at, and what is wanted back."""
 
-    concepts: tuple[Definition, ...]
+    concepts: ConceptSet
     priority: Priority
     client: str
     return_embeddings: bool
@@ -99,31 +98,26 @@ class Scorer:
             frame_seconds=self._frame_seconds,
             tiles=1 if detail.when else detail.tiles,
         )
-        embedding = asyncio.ensure_future(self._concepts.embed(options.concepts))
-        try:
-            facts, views = await self._pass(file, request, embedding, options, deadline)
-            closer = tuple(scored.view for scored in views if detail.asks_for(scored))
-            if closer and detail.tiles > 1:
-                request = replace(request, tiles=detail.tiles, closer=closer[:MAX_CLOSER])
-                try:
-                    _, tiles = await self._pass(file, request, embedding, options, deadline)
-                except ScoringError as error:
-                    # What the first look has shown may be enough to decide.
-                    partial = f"the closer look failed: {error.message}"
-                    return ScoredImage(replace(facts, partial=partial), tuple(views))
-                if len(closer) > MAX_CLOSER:
-                    facts = replace(facts, partial="too much of it calls for a closer look")
-                views = sorted(views + tiles, key=lambda scored: scored.view.frame_time)
-        finally:
-            embedding.cancel()
-            await asyncio.gather(embedding, return_exceptions=True)
+        self._concepts.prefetch(options.concepts)
+        facts, views = await self._pass(file, request, options, deadline)
+        closer = tuple(scored.view for scored in views if detail.asks_for(scored))
+        if closer and detail.tiles > 1:
+            request = replace(request, tiles=detail.tiles, closer=closer[:MAX_CLOSER])
+            try:
+                _, tiles = await self._pass(file, request, options, deadline)
+            except ScoringError as error:
+                # What the first look has shown may be enough to decide.
+                partial = f"the closer look failed: {error.message}"
+                return ScoredImage(replace(facts, partial=partial), tuple(views))
+            if len(closer) > MAX_CLOSER:
+                facts = replace(facts, partial="too much of it calls for a closer look")
+            views = sorted(views + tiles, key=lambda scored: scored.view.frame_time)
         return ScoredImage(facts, tuple(views))
 
     async def _pass(
         self,
         file: SharedFile,
         request: Request,
-        embedding: asyncio.Future[ConceptEmbeddings],
         options: ScoringOptions,
         deadline: float,
     ) -> tuple[Facts, list[ScoredView]]:
@@ -135,7 +129,7 @@ class Scorer:
             deadline=deadline,
             client=options.client,
         ) as media:
-            concepts = await embedding
+            concepts = await self._concepts.embed(options.concepts)
             if not media.views:  # of a closer look at what is too small for one
                 return media.facts, []
             try:

@@ -34,6 +34,7 @@ from inference.settings import Settings, load_settings
 from inference.warm_up import measure_batches
 
 SERVICE_NAME = scoring_pb2.DESCRIPTOR.services_by_name["ScoringService"].full_name
+_MAX_PENDING = 10_000  # calls that have come, and are not looked at yet
 
 log = logging.getLogger("inference")
 
@@ -223,6 +224,9 @@ def _grpc_server(
         maximum_concurrent_rpcs=4 * settings.max_images + 1000,
         options=(
             ("grpc.max_receive_message_length", settings.max_message_bytes),
+            # Of a burst, gRPC would else end calls as CANCELLED, at random, from 1000 on.
+            ("grpc.server.max_pending_requests", _MAX_PENDING),
+            ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING),
             ("grpc.so_reuseport", 0),  # two services on one port would be a mistake unnoticed
             # The client pings to notice a replica that hangs; without this it is told off.
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import math
 from collections.abc import AsyncIterator
@@ -30,6 +31,7 @@ RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
 MessageT = TypeVar("MessageT", scoring_pb2.ScoreImageRequest, scoring_pb2.ScoreImagesRequest)
 
+_KEPT_OPTIONS = 64
 _SLOWEST_BYTES = 32 * 1024  # a second: who sends less, on the whole, is cut off
 
 log = logging.getLogger("inference")
@@ -54,6 +56,14 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         self._limits = limits
         self._stream_images = stream_images
         self._idle_seconds = idle_seconds
+        self._identity = model_identity(model)
+
+        @functools.lru_cache(maxsize=_KEPT_OPTIONS)
+        def parsed(options: bytes, default: Priority) -> ScoringOptions:
+            message = scoring_pb2.ScoringOptions.FromString(options)
+            return parse_options(message, limits, model.embedding_width, default)
+
+        self._parsed = parsed
         self._draining = False
 
     def drain(self) -> None:
@@ -70,7 +80,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         """See scoring.proto."""
         spec = self._model.preprocessing
         return scoring_pb2.DescribeModelResponse(
-            model=model_identity(self._model),
+            model=self._identity,
             input_width=spec.width,
             input_height=spec.height,
             embedding_width=self._model.embedding_width,
@@ -87,9 +97,8 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         """See scoring.proto."""
         try:
             with self._admission.image() as buffer:
-                header = await self._receive(request_iterator, buffer)
-                options = self._options(header.options, Priority.INTERACTIVE)
-                file, media_type = buffer.complete(), header.media_type
+                options, media_type = await self._receive(request_iterator, buffer)
+                file = buffer.complete()
                 scores = await self._score(file, media_type, options, _deadline(context))
         except ScoringError as error:
             await _abort(context, error)
@@ -104,7 +113,11 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
     ) -> AsyncIterator[scoring_pb2.ScoreImagesResponse]:
         """See scoring.proto."""
         try:
-            header = (await _first(request_iterator)).header
+            try:
+                async with asyncio.timeout(self._idle_seconds):
+                    header = (await _first(request_iterator)).header
+            except TimeoutError:
+                raise ScoringError(Reason.UPLOAD_STALLED, "the header did not come") from None
             options = self._options(header.options, Priority.BULK)
             deadline = _deadline(context)
 
@@ -126,14 +139,14 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
 
     async def _receive(
         self, messages: AsyncIterator[scoring_pb2.ScoreImageRequest], buffer: ImageBuffer
-    ) -> scoring_pb2.ScoreImageHeader:
-        """Takes an image in, and returns its header. Raises ScoringError."""
+    ) -> tuple[ScoringOptions, str]:
+        """Takes an image in; the options and the declared type. Raises ScoringError."""
         loop = asyncio.get_running_loop()
         slowest = loop.time() + self._idle_seconds
         try:
             async with asyncio.timeout_at(slowest) as limit:
                 header = (await _first(messages)).header
-                self._options(header.options, Priority.INTERACTIVE)  # a bad one ends it early
+                options = self._options(header.options, Priority.INTERACTIVE)
                 async for message in messages:
                     chunk = _chunk(message)
                     buffer.append(chunk)
@@ -143,17 +156,18 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             raise ScoringError(
                 Reason.UPLOAD_STALLED, "the rest of the image did not come"
             ) from None
-        return header
+        return options, header.media_type
 
     def _options(self, options: scoring_pb2.ScoringOptions, default: Priority) -> ScoringOptions:
-        return parse_options(options, self._limits, self._model.embedding_width, default)
+        # Clients send the same ones with every image, and reading them takes longer than the rest.
+        return self._parsed(options.SerializeToString(), default)
 
     async def _score(
         self, file: SharedFile, media_type: str, options: ScoringOptions, deadline: float
     ) -> scoring_pb2.ImageScores:
         try:
             scored = await self._scorer.score(file, media_type, options, deadline)
-            return image_scores(scored, self._model)
+            return image_scores(scored, self._identity)
         except ScoringError:
             raise
         except Exception as error:

@@ -14,7 +14,6 @@ from pydantic import Field, PositiveInt, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from inference.backends.cache import default_cache_folder
-from inference.backends.tower import Backend, Precision
 
 PREFIX = "IMAGESAFETY_INFERENCE_"
 
@@ -45,12 +44,14 @@ class Settings(BaseSettings):
         "JSON config of one, and a checkpoint), or demo",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="what computes")
-    backend: Literal["auto"] | Backend = Field(
-        "auto",
-        description="what runs the model's image tower; auto: the fastest that agrees with PyTorch "
-        "in float32, measured at the first start",
+    backend: Literal["auto", "pytorch", "compiled", "cuda-graphs", "onnxruntime", "openvino"] = (
+        Field(
+            "auto",
+            description="what runs the model's image tower; auto: the fastest that agrees with "
+            "PyTorch in float32, measured at the first start",
+        )
     )
-    precision: Literal["auto"] | Precision = Field(
+    precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = Field(
         "auto",
         description="auto: what is chosen with backend auto; with a backend by name float32 on a "
         "CPU, bfloat16 or float16 on CUDA",
@@ -59,7 +60,7 @@ class Settings(BaseSettings):
         300.0, gt=0, description="after how long the choice of a backend tries no further one"
     )
     cache_folder: Path = Field(
-        default_factory=default_cache_folder,
+        default_cache_folder(),
         description="folder that keeps the choice of a backend and the model that was made for it",
     )
     calibration_folder: Path | None = Field(

@@ -63,5 +63,5 @@ def _pays(measured: dict[int, float]) -> bool:
     size, seconds = last
     if 2 * seconds > _LONGEST_SECONDS:
         return False
-    before = [other / took for other, took in measured.items() if other <= size // 4]
-    return not before or size / seconds > _NO_GAIN * max(before)
+    before = [took / other for other, took in measured.items() if other <= size // 4]
+    return not before or _NO_GAIN * seconds / size < min(before)

@@ -15,6 +15,9 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+_REMEMBERED = 1000  # clients that have nothing waiting, and were served ahead of others
+_NEVER = 1e9  # seconds: a deadline that something can still be due later than
+
 
 class Priority(IntEnum):
     """Who goes first; smaller is sooner."""
@@ -58,6 +61,8 @@ class WorkQueue(Generic[T]):
         self._entries: dict[int, Entry[T]] = {}
         self._flows: dict[Priority, dict[str, _Flow]] = {priority: {} for priority in Priority}
         self._clock = dict.fromkeys(Priority, 0.0)  # virtual time of who was served last
+        # Up to where those were served who have nothing waiting, while others wait.
+        self._left: dict[Priority, dict[str, float]] = {priority: {} for priority in Priority}
         self._places = 0
         self._next_ticket = 0
 
@@ -74,9 +79,13 @@ class WorkQueue(Generic[T]):
         self._next_ticket += 1
         self._entries[ticket] = Entry(ticket, item, priority, deadline, client, places)
         self._places += places
-        # Who was away has saved up nothing: it begins where those who are served are.
-        flow = self._flows[priority].setdefault(client, _Flow(self._clock[priority]))
-        heapq.heappush(flow.heap, (deadline, ticket))
+        # Who was away has saved up nothing, and got away with nothing: it begins where those who
+        # are served are, or where it left.
+        flow = self._flows[priority].get(client)
+        if flow is None:
+            left = self._left[priority].pop(client, 0.0)
+            flow = self._flows[priority][client] = _Flow(max(self._clock[priority], left))
+        heapq.heappush(flow.heap, (min(deadline, _NEVER), ticket))
         flow.count += 1
         return ticket
 
@@ -91,6 +100,7 @@ class WorkQueue(Generic[T]):
         flow.count -= 1
         if flow.count == 0:
             del flows[entry.client]
+            self._leave(entry, flow)
         # Removed entries stay in the heap until they come up; a flood of cancelled calls must not
         # make it grow without bound.
         elif len(flow.heap) > 2 * flow.count + 64:
@@ -118,6 +128,13 @@ class WorkQueue(Generic[T]):
         if later:
             due, _ = flow.heap[0]
             heapq.heapreplace(flow.heap, (due + later, ticket))
+
+    def _leave(self, entry: Entry[T], flow: _Flow) -> None:
+        left = self._left[entry.priority]
+        if not self._flows[entry.priority] or len(left) >= _REMEMBERED:
+            left.clear()
+        elif flow.served > self._clock[entry.priority]:
+            left[entry.client] = flow.served
 
     def _turn(self, flow: _Flow) -> tuple[float, float, int]:
         while flow.heap[0][1] not in self._entries:

@@ -51,10 +51,29 @@ def test_inference_uses_the_generated_code_and_nothing_else_of_the_library() -> 
     assert importing("inference", "imagesafety") == importing("inference", "imagesafety.v1")
 
 
-def test_torch_is_in_one_module_of_the_service() -> None:
+def test_few_modules_of_the_service_import_torch() -> None:
     training = {"inference/demo/train.py"}
-    assert importing("inference", "torch") - training == {"inference/open_clip_encoder.py"}
-    assert importing("inference", "open_clip") - training == {"inference/open_clip_encoder.py"}
+    models = {"inference/open_clip_model.py"}
+    towers = {
+        f"inference/backends/{name}.py"
+        for name in ("cuda_tower", "loading", "onnx_export", "pytorch_tower")
+    }
+    assert importing("inference", "open_clip") - training == models
+    assert importing("inference", "torch") - training == models | towers | {
+        "inference/open_clip_encoder.py"
+    }
+
+
+@pytest.mark.parametrize(
+    ("package", "modules"),
+    [
+        ("onnx", {"quantisation"}),
+        ("onnxruntime", {"onnxruntime_tower", "quantisation"}),
+        ("openvino", {"openvino_tower"}),
+    ],
+)
+def test_a_backend_is_in_a_module_of_its_own(package: str, modules: set[str]) -> None:
+    assert importing("inference", package) == {f"inference/backends/{name}.py" for name in modules}
 
 
 def test_a_decoder_process_has_nothing_of_the_service() -> None:

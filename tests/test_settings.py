@@ -20,6 +20,16 @@ WRONG = [
     ("gateway", ["--policy", "/nowhere.toml"], "/nowhere.toml: no such policy file"),
     ("gateway", ["--inference-ca", "/nowhere.pem"], "/nowhere.pem"),
     ("inference", ["--max-batch", "0"], "max_batch"),
+    ("inference", ["--max-batch", "many"], "max_batch"),
+    ("inference", ["--max-queue-delay", "-1"], "max_queue_delay"),
+    ("inference", ["--idle-seconds", "0"], "idle_seconds"),
+    ("inference", ["--idle-seconds", "nan"], "idle_seconds"),
+    ("inference", ["--client-weights", "a"], "'a' is no NAME:WEIGHT"),
+    ("inference", ["--client-weights", "a:x"], "'a:x' is no NAME:WEIGHT"),
+    ("inference", ["--client-weights", "a:1,a:2"], "'a:2' is no NAME:WEIGHT of its own"),
+    ("inference", ["--client-weights", "a:0"], "0 is not between 0.001 and 1000"),
+    ("inference", ["--client-weights", "a:-1"], "'a:-1' is no NAME:WEIGHT"),
+    ("inference", ["--client-weights", ":1"], "':1' is no NAME:WEIGHT"),
     ("inference", ["--listen", "nowhere"], "listen"),
     ("inference", ["--listen", "127.0.0.1:99999"], "listen"),
     ("inference", ["--max-image-bytes", "9999999999"], "max_bytes_in_flight"),
@@ -49,6 +59,13 @@ def test_variables_and_flags_have_the_same_names(monkeypatch: pytest.MonkeyPatch
     assert gateway.settings.load_settings([]).time_budget == 5
     assert gateway.settings.load_settings(["--time-budget", "6"]).time_budget == 6
     assert inference.settings.load_settings([]).max_batch == 4
+
+
+def test_the_weights_of_clients() -> None:
+    flags = ["--client-weights", "pict-rs:2, a:b:.5 ,10.0.0.1:1000,"]
+    weights = inference.settings.load_settings(flags).weights
+    assert weights == {"pict-rs": 2, "a:b": 0.5, "10.0.0.1": 1000}
+    assert inference.settings.load_settings([]).weights == {}
 
 
 @pytest.mark.parametrize("service", ["GATEWAY", "INFERENCE"])

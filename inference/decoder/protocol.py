@@ -1,8 +1,9 @@
 """What the service and a decoder process say to each other.
 
-One packet each way for a file, over a SEQPACKET socket: a request as JSON, with two file
-descriptors (the file, and an empty one for the views), and a reply as JSON. The views stand in the
-second file as records of fixed size: a header and the pixels.
+One packet each way for a file, over a SEQPACKET socket: a request as JSON, with file descriptors of
+an empty file for the views and of the file itself, and a reply as JSON. A small file's bytes stand
+in the packet instead, after a zero byte. The views are records of fixed size: a header and the
+pixels.
 
 A decoder that a hostile file has taken over can say what it likes, so nothing of its is unpickled
 or evaluated, and a reply that is not as agreed is the end of that decoder.
@@ -29,6 +30,7 @@ from inference.errors import Reason, ScoringError
 
 MAX_PACKET_BYTES = 128 * 1024  # under what Linux lets through in one piece by default
 MAX_CLOSER = 1000  # views of a request, which has to fit into a packet
+_CONTENT = b"\0"  # never in JSON
 _MAX_TEXT = 300
 _LONGEST = 1e9  # seconds
 _HEADER = struct.Struct("<IdIIIIB")
@@ -75,9 +77,12 @@ class Reply:
     error: ScoringError | None
 
 
-def pack_request(request: Request) -> bytes:
-    """A request as a packet, for which `closer` must not be longer than MAX_CLOSER."""
-    return json.dumps(
+def pack_request(request: Request, content: bytes | None) -> tuple[bytes, ...]:
+    """A request as the pieces of a packet, with the file's content if that is to be in it.
+
+    `closer` must not be longer than MAX_CLOSER, nor `content` than SMALL_BYTES.
+    """
+    head = json.dumps(
         [
             request.declared_type[:_MAX_TEXT],
             request.max_frames,
@@ -90,16 +95,19 @@ def pack_request(request: Request) -> bytes:
             ],
         ]
     ).encode()
+    return (head,) if content is None else (head, _CONTENT, content)
 
 
-def unpack_request(packet: bytes) -> Request:
-    """The request in a packet, which comes from the service."""
-    declared_type, max_frames, frame_seconds, seconds, tiles, closer = json.loads(packet)
+def unpack_request(packet: bytes) -> tuple[Request, bytes | None]:
+    """The request in a packet, which comes from the service, and the file's content if there."""
+    head, mark, content = packet.partition(_CONTENT)
+    declared_type, max_frames, frame_seconds, seconds, tiles, closer = json.loads(head)
     views = (
         View(index, shown_at, Region(*region), Background.NONE)
         for index, shown_at, *region in closer
     )
-    return Request(declared_type, max_frames, frame_seconds, seconds, tiles, tuple(views))
+    request = Request(declared_type, max_frames, frame_seconds, seconds, tiles, tuple(views))
+    return request, content if mark else None
 
 
 def pack_media(media: DecodedMedia, write: Callable[[bytes, bytes], None]) -> bytes:

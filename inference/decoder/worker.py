@@ -68,14 +68,14 @@ def main(arguments: list[str], decode: DecodeFunction | None = None) -> int:
             continue
         if not packet:
             return 0
-        source, target = descriptors
-        request = unpack_request(packet)
+        target, *source = descriptors
+        request, content = unpack_request(packet)
         # The service ends a process after `seconds`; a second later, there is no service any more.
         with Watchdog(min(request.seconds, settings.seconds), settings.seconds + 1):
-            reply = _answer(decode, request, source, target)
+            reply = _answer(decode, request, content, source, target)
         connection.send(reply)
-        os.close(source)
-        os.close(target)
+        for descriptor in descriptors:
+            os.close(descriptor)
         memory.give_back(_KEPT_BYTES)
         connection.settimeout(_KEPT_SECONDS)
 
@@ -88,8 +88,10 @@ def _import_all() -> None:
             importlib.import_module(module.name)
 
 
-def _answer(decode: DecodeFunction, request: Request, source: int, target: int) -> bytes:
-    """Decodes a file; the views go to `target`, the reply is returned."""
+def _answer(
+    decode: DecodeFunction, request: Request, content: bytes | None, source: list[int], target: int
+) -> bytes:
+    """Decodes `content`, or the file `source`. Views go to `target`; the reply is returned."""
     written = 0
 
     def write(header: bytes, pixels: bytes) -> None:
@@ -100,8 +102,9 @@ def _answer(decode: DecodeFunction, request: Request, source: int, target: int) 
         written += size
 
     try:
-        data = os.pread(source, os.fstat(source).st_size, 0)
-        return pack_media(decode(data, request), write)
+        if content is None:
+            content = os.pread(source[0], os.fstat(source[0]).st_size, 0)
+        return pack_media(decode(content, request), write)
     except ScoringError as error:
         return pack_error(error)
     except Exception as error:  # of ours, or memory that is short where no decoder is at work

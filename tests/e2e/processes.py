@@ -74,7 +74,9 @@ def inference(*flags: str, listen: str | None = None) -> Iterator[Service]:
     """The inference service with the demo model."""
     address = listen or f"127.0.0.1:{free_port()}"
     tls = "--tls-certificate" in flags
-    command = ["inference", "--listen", address, "--model", "demo", *flags]
+    # No backend is chosen by measuring: that takes a minute, and answers depend on it.
+    model = ["--model", "demo", "--backend", "pytorch"]
+    command = ["inference", "--listen", address, *model, *flags]
     with running(command, address, lambda: tls or is_serving(address)) as service:
         if tls:
             wait_until(lambda: "listening on" in service.output(), "start of inference")

@@ -137,9 +137,10 @@ def test_a_flood_of_one_client_lets_another_one_s_uploads_by() -> None:
 
 
 @pytest.mark.parametrize("max_batch", [1, 2, 4, 16])
-def test_a_video_does_not_hold_up_the_uploads_after_it(max_batch: int) -> None:
-    video = Arrival(0.0, views=16, deadline=8.0)
-    uploads = [Arrival(0.01 + i / 1000, deadline=8.01 + i / 1000) for i in range(10)]
+@pytest.mark.parametrize("seconds", [8.0, math.inf])
+def test_a_video_does_not_hold_up_the_uploads_after_it(max_batch: int, seconds: float) -> None:
+    video = Arrival(0.0, views=16, deadline=seconds)
+    uploads = [Arrival(0.01 + i / 1000, deadline=seconds + 0.01 + i / 1000) for i in range(10)]
     limits = ScheduleLimits(max_batch, max_queue=200)
     record = simulate([video, *uploads], limits, (0.0, 0.02))
     assert len(record.done()) == 11

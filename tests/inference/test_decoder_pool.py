@@ -168,6 +168,27 @@ async def test_a_process_that_dies_while_it_is_idle_costs_nothing() -> None:
         assert len(pool.pids) <= 2
 
 
+async def test_a_file_that_a_dead_process_could_not_take_is_handed_over_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    handed: list[int] = []
+    hand_over = decoder_process.DecoderProcess.hand_over
+
+    def counted(
+        process: decoder_process.DecoderProcess, file: SharedFile, request: Request
+    ) -> None:
+        hand_over(process, file, request)
+        handed.append(process.pid)
+
+    monkeypatch.setattr(decoder_process.DecoderProcess, "hand_over", counted)
+    async with pool_of(3) as pool:
+        next_one = pool._idle[-1].pid
+        os.kill(next_one, signal.SIGKILL)
+        wait_until(lambda: not is_alive(next_one), "its death", 10)
+        assert (await decode(pool, GOOD)).views
+        assert len(handed) == 1
+
+
 async def test_signals_to_the_whole_group_leave_the_decoders_to_the_service() -> None:
     """Ctrl-C and systemd's SIGTERM, after which the service finishes what it has begun."""
     async with pool_of() as pool:

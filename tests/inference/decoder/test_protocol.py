@@ -31,6 +31,7 @@ from inference.decoder.protocol import (
     unpack_request,
 )
 from inference.errors import Reason, ScoringError
+from inference.shared_file import SMALL_BYTES
 
 counts = st.integers(0, 2**32 - 1)
 times = st.floats(0, 1e9)
@@ -53,14 +54,27 @@ def is_broken(reply: object) -> bool:
     return True
 
 
-@given(text, counts, times, st.integers(1, 3), st.lists(views, max_size=5))
+@given(
+    text,
+    counts,
+    times,
+    st.integers(1, 3),
+    st.lists(views, max_size=5),
+    st.none() | st.binary(max_size=40),
+)
 def test_a_request_arrives_as_it_was_sent(
-    declared: str, max_frames: int, seconds: float, tiles: int, closer: list[View]
+    declared: str,
+    max_frames: int,
+    seconds: float,
+    tiles: int,
+    closer: list[View],
+    content: bytes | None,
 ) -> None:
     request = Request(declared, max_frames, seconds, 2 * seconds, tiles, tuple(closer))
     # A tile finds out for itself what shows through it.
     plain = tuple(dataclasses.replace(view, background=Background.NONE) for view in closer)
-    assert unpack_request(pack_request(request)) == dataclasses.replace(request, closer=plain)
+    sent = dataclasses.replace(request, closer=plain)
+    assert unpack_request(b"".join(pack_request(request, content))) == (sent, content)
 
 
 @given(st.text(min_size=400), times)
@@ -68,7 +82,8 @@ def test_the_largest_request_fits_into_a_packet(declared: str, seconds: float) -
     most = 2**32 - 1
     view = View(most, 2.2250738585072014e-308, Region(most, most, most, most), Background.BLACK)
     declared += "\U0001f600" * 300
-    packet = pack_request(Request(declared, most, seconds, seconds, 3, (view,) * MAX_CLOSER))
+    request = Request(declared, most, seconds, seconds, 3, (view,) * MAX_CLOSER)
+    packet = b"".join(pack_request(request, bytes(SMALL_BYTES)))
     assert len(packet) <= MAX_PACKET_BYTES
 
 

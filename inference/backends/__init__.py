@@ -1,0 +1,1 @@
+"""What computes the embeddings of pictures: image towers, and the choice among them."""

@@ -1,0 +1,119 @@
+"""An encoder that raises, gives NaN, dies, comes back or is slow, behind the real service."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+from PIL import Image
+
+from tests.e2e.calls import RED, Caller, End
+from tests.e2e.faulty_encoder import NAN, RAISES
+from tests.e2e.processes import free_port, is_serving, running, wait_until
+from tests.media import drawn, moving, still
+
+BAD = still(drawn(("red", "triangle"), size=100))
+GUILTY = [still(Image.new("RGB", (64, 64), colour)) for colour in (RAISES, NAN)]
+CODE = grpc.StatusCode
+FAILED = End(CODE.INTERNAL, "ENCODER_FAILED")
+
+
+@dataclass(frozen=True)
+class Faulty:
+    address: str
+    folder: Path
+
+    def passes(self) -> int:
+        """How many pictures were encoded so far, failed ones included."""
+        return (self.folder / "passes").stat().st_size
+
+
+@contextlib.contextmanager
+def faulty(folder: Path, *flags: str) -> Iterator[Faulty]:
+    address = f"127.0.0.1:{free_port()}"
+    command = ["tests.e2e.faulty_encoder", str(folder), "--listen", address, *flags]
+    ready = lambda: is_serving(address)  # noqa: E731
+    with running([*command, "--backend", "pytorch"], address, ready):
+        yield Faulty(address, folder)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
+    with faulty(tmp_path_factory.mktemp("encoder")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
+    """Half a second for a picture, one at a time, and known from the start."""
+    folder = tmp_path_factory.mktemp("slow")
+    (folder / "slow").write_text("0.5")
+    with faulty(folder, "--max-batch", "1") as started:
+        yield started
+
+
+async def test_in_a_burst_only_the_guilty_images_fail(service: Faulty) -> None:
+    async with Caller(service.address) as caller:
+        files = [BAD if number % 5 else GUILTY[number % 2] for number in range(60)]
+        ends = await asyncio.gather(*map(caller.score, files))
+        for file, end in zip(files, ends, strict=True):
+            if file in GUILTY:
+                assert end == FAILED
+            else:
+                assert end.code is CODE.OK
+                assert end.similarities[0] > RED
+        # Who sends only such pictures takes nobody's service away.
+        for _ in range(5):
+            assert set(await asyncio.gather(*map(caller.score, GUILTY * 3))) == {FAILED}
+            assert await asyncio.to_thread(is_serving, service.address)
+
+
+async def test_a_device_that_dies_turns_health_until_it_works_again(service: Faulty) -> None:
+    broken = service.folder / "broken"
+    async with Caller(service.address) as caller:
+        broken.touch()
+        assert set(await asyncio.gather(*map(caller.score, [BAD] * 8))) == {FAILED}
+        address = service.address
+        await asyncio.to_thread(wait_until, lambda: not is_serving(address), "NOT_SERVING", 20)
+        assert await caller.score(BAD) == FAILED
+        broken.unlink()
+        await asyncio.to_thread(wait_until, lambda: is_serving(address), "SERVING", 20)
+        assert (await caller.score(BAD)).similarities[0] > RED
+
+
+async def test_what_can_not_be_done_in_time_is_refused_before_it_costs_a_pass(
+    slow: Faulty,
+) -> None:
+    frames = [drawn(("blue", "circle"), seed=seed, size=64) for seed in range(16)]
+    animation = moving(frames, "image/gif")
+    async with Caller(slow.address) as caller:
+        before = slow.passes()
+        end = await caller.score(animation, seconds=6)
+        assert end == End(CODE.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
+        assert slow.passes() == before
+        assert (await caller.score(BAD)).similarities[0] > RED
+        assert slow.passes() == before + 1
+
+
+async def test_a_client_that_floods_keeps_no_other_waiting(service: Faulty) -> None:
+    """Of 200 calls that came before, most come after."""
+    (service.folder / "slow").write_text("0.02")
+    flooded = 0
+    async with Caller(service.address) as caller:
+
+        async def flood() -> None:
+            nonlocal flooded
+            assert (await caller.score(BAD, client="flood")).code is CODE.OK
+            flooded += 1
+            begun.set()
+
+        begun = asyncio.Event()
+        calls = asyncio.gather(*(flood() for _ in range(200)))
+        await begun.wait()
+        assert (await caller.score(BAD, client="other")).code is CODE.OK
+        assert flooded < 100
+        await calls
+    (service.folder / "slow").unlink()
