@@ -1,0 +1,1 @@
+"""The same model in other serving systems, each in the way that its own documentation teaches."""
