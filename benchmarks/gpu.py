@@ -29,6 +29,7 @@ import open_clip
 import torch
 
 from inference.backends.factory import pytorch_tower
+from inference.backends.lanes import CpuShare
 from inference.backends.pytorch_tower import ImageGraph
 from inference.backends.tower import Backend, ImageTower, PictureSize, TowerSpec
 from inference.decoder.media import MediaLimits, Preprocessing, Request
@@ -156,7 +157,7 @@ def measure(name: str, backend: Backend, rounds: int) -> list[Row]:
     size = PictureSize(*((side, side) if isinstance(side, int) else side))
     graph = ImageGraph(visual, config["mean"], config["std"]).eval()
     spec = TowerSpec(backend, "cuda", "bfloat16" if torch.cuda.is_bf16_supported() else "float16")
-    tower = pytorch_tower(spec, graph, size, max(BATCHES))
+    tower = pytorch_tower(spec, graph, size, CpuShare.of(0, 0), max(BATCHES))
     dtype = getattr(torch, spec.precision)
     on_device = graph.converted(dtype, torch.device("cuda")).to(memory_format=torch.channels_last)
     rng = np.random.default_rng(0)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from inference.backends.tower import Embeddings as Embeddings  # others import it from here
 from inference.backends.tower import Picture
 from inference.decoder.media import Preprocessing
-
-A = TypeVar("A")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -60,16 +57,13 @@ class EncoderThread:
 
     async def encode_images(self, pictures: Sequence[bytes]) -> Embeddings:
         """As Encoder.encode_images."""
-        return await self.run(self._encoder.encode_images, pictures)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, self._encoder.encode_images, pictures)
 
     async def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         """As Encoder.encode_texts."""
-        return await self.run(self._encoder.encode_texts, texts)
-
-    async def run(self, function: Callable[[A], R], argument: A) -> R:
-        """Calls a function in the thread, where what the encoder warms up stays warm."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, function, argument)
+        return await loop.run_in_executor(self._executor, self._encoder.encode_texts, texts)
 
     def close(self) -> None:
         """Ends the threads after the calls that they run."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
+from inference.backends.lanes import CpuShare
 from inference.backends.loading import BackendOptions, choose_device, select_tower
 from inference.backends.tower import Embeddings, Picture
 from inference.encoder import ModelDescription
@@ -44,16 +45,16 @@ class OpenClipEncoder:
         *,
         device: str = "auto",
         precision: str = "auto",
-        threads: int = 0,
+        share: CpuShare | None = None,
         backend: str = "pytorch",
         options: BackendOptions | None = None,
     ) -> None:
         """Loads the model, and chooses a backend if `backend` is "auto".
 
-        `threads` is what a forward pass may use on a CPU, 0 for all cores. Raises ModelError.
+        `share` is what forward passes may use of a CPU; by default all of it. Raises ModelError.
         """
-        if threads:
-            torch.set_num_threads(threads)
+        share = share or CpuShare.of(threads=0, lanes=0)
+        torch.set_num_threads(share.threads)
         where = choose_device(device)
         model = load_open_clip(name, source)
         options = options or BackendOptions()
@@ -62,7 +63,7 @@ class OpenClipEncoder:
             width = self._texts.encode(["a picture"]).shape[1]
             self._tower = select_tower(
                 model, where, self._texts.encode,
-                backend=backend, precision=precision, threads=threads, options=options,
+                backend=backend, precision=precision, share=share, options=options,
             )  # fmt: skip
             # What can't run fails here, and the first upload does not pay for what happens once.
             self._tower.encode([bytes(model.preprocessing.view_bytes)])

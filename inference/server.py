@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import ssl
 import sys
@@ -60,7 +61,10 @@ def main(arguments: Sequence[str]) -> int:
 def load_encoder(settings: Settings) -> Encoder:
     """Loads the model of the settings. Raises ModelError."""
     source = parse_model(settings.model)
+    # Threads of OpenMP that have nothing to do would keep the cores from decoders for a while.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # Imported late: it takes seconds, and a wrong setting should not.
+    from inference.backends.lanes import CpuShare
     from inference.backends.loading import BackendOptions
     from inference.open_clip_encoder import OpenClipEncoder
 
@@ -69,7 +73,7 @@ def load_encoder(settings: Settings) -> Encoder:
         source,
         device=settings.device,
         precision=settings.precision,
-        threads=settings.threads,
+        share=CpuShare.of(settings.threads, settings.parallel_batches),
         backend=settings.backend,
         options=BackendOptions(
             seconds=settings.backend_seconds,
@@ -173,9 +177,7 @@ async def _schedule(settings: Settings, encoder: Encoder, thread: EncoderThread)
     """Warms the model up, and measures it. Raises what the device does."""
     wanted = None if settings.max_batch == "auto" else settings.max_batch
     view_bytes = encoder.description.preprocessing.view_bytes
-    measured = await thread.run(
-        lambda most: measure_batches(encoder.encode_images, view_bytes, most), wanted
-    )
+    measured = await measure_batches(thread.encode_images, view_bytes, wanted, encoder.concurrency)
     limits = ScheduleLimits(
         max_batch=wanted or efficient_size(measured),
         max_queue=settings.max_queue,

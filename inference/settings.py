@@ -68,7 +68,13 @@ class Settings(BaseSettings):
         description="folder of your own pictures (trusted ones: they are opened outside the "
         "sandbox) on which backends are compared and int8 is calibrated; else drawings",
     )
-    threads: int = Field(0, ge=0, description="threads of a forward pass on a CPU; 0: all cores")
+    threads: int = Field(0, ge=0, description="threads of forward passes on a CPU; 0: all cores")
+    parallel_batches: int = Field(
+        0,
+        ge=0,
+        description="most forward passes at once on a CPU, which share the threads; 0: as many as "
+        "threads, up to 4",
+    )
     max_batch: Literal["auto"] | PositiveInt = Field(
         "auto",
         description="most views in one forward pass; auto: as many as make it faster by the view",

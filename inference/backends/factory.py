@@ -10,6 +10,7 @@ from pathlib import Path
 from inference.backends.cache import BackendCache, ModelFileName
 from inference.backends.calibration import Calibration
 from inference.backends.cuda_tower import CudaTower
+from inference.backends.lanes import CpuShare
 from inference.backends.machine import versions
 from inference.backends.pytorch_tower import ImageGraph, PyTorchTower
 from inference.backends.tower import FROM_FILES, ImageTower, PictureSize, Precision, TowerSpec
@@ -18,12 +19,12 @@ _FORMAT = 1  # of what is kept in the cache
 
 
 def pytorch_tower(
-    spec: TowerSpec, graph: ImageGraph, size: PictureSize, max_batch: int
+    spec: TowerSpec, graph: ImageGraph, size: PictureSize, share: CpuShare, max_batch: int
 ) -> ImageTower:
     """A tower that PyTorch runs; `graph` is in float32, and shared only by a CPU's float32."""
     if spec.device == "cuda":
         return CudaTower(spec, graph, size, max_batch)
-    return PyTorchTower(spec, graph, size)
+    return PyTorchTower(spec, graph, size, share)
 
 
 class TowerFactory:
@@ -37,7 +38,7 @@ class TowerFactory:
         *,
         calibration: Calibration,
         cache: BackendCache,
-        threads: int,
+        share: CpuShare,
         max_batch: int,
         workspace: Path,
     ) -> None:
@@ -47,7 +48,7 @@ class TowerFactory:
         self._weights = weights_digest.removeprefix("sha256:")
         self._calibration = calibration
         self._cache = cache
-        self.threads = threads
+        self.share = share
         self._max_batch = max_batch
         self._workspace = workspace
         self._files: dict[ModelFileName, Path] = {}
@@ -78,14 +79,14 @@ class TowerFactory:
                 from inference.backends.onnxruntime_tower import OnnxRuntimeTower
 
                 file = self._file(spec.precision)
-                return OnnxRuntimeTower(spec, file, self._size, self.threads)
+                return OnnxRuntimeTower(spec, file, self._size, self.share)
             case "openvino":
                 from inference.backends.openvino_tower import OpenVinoTower
 
                 file = self._file(spec.precision)
-                return OpenVinoTower(spec, file, self._size, self.threads)
+                return OpenVinoTower(spec, file, self._size, self.share)
             case _:
-                return pytorch_tower(spec, self._graph, self._size, self._max_batch)
+                return pytorch_tower(spec, self._graph, self._size, self.share, self._max_batch)
 
     def made_anew(self, spec: TowerSpec) -> bool:
         """Whether the file of a tower that was built did not come from the cache."""

@@ -14,6 +14,7 @@ from inference.backends.cache import BackendCache
 from inference.backends.calibration import Calibration
 from inference.backends.candidates import Wish
 from inference.backends.factory import TowerFactory, pytorch_tower
+from inference.backends.lanes import CpuShare
 from inference.backends.machine import cpu_facts
 from inference.backends.measurement import takes_at_most
 from inference.backends.selection import Selection
@@ -64,7 +65,7 @@ def select_tower(
     *,
     backend: str,
     precision: str,
-    threads: int,
+    share: CpuShare,
     options: BackendOptions,
 ) -> ImageTower:
     """The tower for a model; PyTorch's own half of it is dropped if the tower has a copy.
@@ -88,9 +89,9 @@ def select_tower(
     graph = model.image_graph
     size = PictureSize(model.preprocessing.height, model.preprocessing.width)
     if len(specs) == 1 and specs[0].backend not in FROM_FILES:
-        tower = pytorch_tower(specs[0], graph, size, options.max_batch)
+        tower = pytorch_tower(specs[0], graph, size, share, options.max_batch)
     else:
-        reference = pytorch_tower(exact, graph, size, options.max_batch)
+        reference = pytorch_tower(exact, graph, size, share, options.max_batch)
         if where == "cpu" and specs[0] == exact and _is_fast(reference, model):
             log.info("%s is fast enough for this model: no other backend is tried", exact.name)
             return reference
@@ -102,7 +103,7 @@ def select_tower(
                 model.weights_digest,
                 calibration=Calibration(options.calibration_folder),
                 cache=cache,
-                threads=threads or torch.get_num_threads(),
+                share=share,
                 max_batch=options.max_batch,
                 workspace=workspace,
             )

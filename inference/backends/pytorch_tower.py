@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from inference.backends.lanes import CpuShare, Lanes
 from inference.backends.tower import Embeddings, Picture, PictureSize, TowerSpec
 
 
@@ -51,25 +52,32 @@ class ImageGraph(torch.nn.Module):
 
 
 class PyTorchTower:
-    """Runs the graph in the calling thread. Not for use from several threads at once."""
+    """Runs the graph in the calling thread, and threads that help it."""
 
-    concurrency = 1
-
-    def __init__(self, spec: TowerSpec, graph: ImageGraph, size: PictureSize) -> None:
+    def __init__(
+        self, spec: TowerSpec, graph: ImageGraph, size: PictureSize, share: CpuShare
+    ) -> None:
         """`graph` is in float32 on the CPU; its weights are copied for a lower precision."""
         self.spec = spec
         self._size = size
+        self._share = share
+        self._lanes = Lanes()
         dtype = getattr(torch, spec.precision)
         exact = dtype is torch.float32
         self._run: Any = graph if exact else graph.converted(dtype, torch.device("cpu"))
-        if spec.backend == "compiled":
+        self.concurrency = share.lanes
+        if spec.backend == "compiled":  # for a number of threads, which can't be changed then
             self._run = torch.compile(self._run, dynamic=True)
+            self.concurrency = 1
 
     @torch.inference_mode()
     def encode(self, pictures: Sequence[Picture]) -> Embeddings:
         """As ImageTower.encode."""
         pixels = torch.from_numpy(self._size.stacked(pictures))
-        embeddings: Embeddings = self._run(pixels).numpy()
+        with self._lanes.batch() as alone:
+            # Of the calling thread, for what it starts from here on.
+            torch.set_num_threads(self._share.threads if alone else self._share.threads_of_lane)
+            embeddings: Embeddings = self._run(pixels).numpy()
         return embeddings
 
     def close(self) -> None:

@@ -101,7 +101,7 @@ class Selection:
         facts = {
             "model": self._factory.key,
             "hardware": self._hardware,
-            "threads": self._factory.threads,
+            "share": asdict(self._factory.share),
             "candidates": list(self._specs),
             "policies": file_digest(SHIPPED),
         }

@@ -1,5 +1,6 @@
 """The measurement before the first upload, with an encoder that moves the clock."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -27,7 +28,7 @@ class FakeEncoder:
         self.pictures: set[int] = set()
         self._clock, self._seconds, self._first = clock, seconds, first
 
-    def __call__(self, pictures: Sequence[bytes]) -> Embeddings:
+    async def __call__(self, pictures: Sequence[bytes]) -> Embeddings:
         size = len(pictures)
         self._clock.now += self._seconds(size) + (0 if size in self.passes else self._first)
         self.passes.append(size)
@@ -43,7 +44,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def measure(encoder: FakeEncoder, max_batch: int | None) -> dict[int, float]:
-    measured = warm_up.measure_batches(encoder, 12, max_batch)
+    measured = asyncio.run(warm_up.measure_batches(encoder, 12, max_batch))
     assert encoder.pictures == {12}
     return measured
 
@@ -96,8 +97,16 @@ def test_a_device_without_a_measurable_time(clock: Clock) -> None:
 
 
 def test_what_the_encoder_raises_is_raised() -> None:
-    def encode(pictures: Sequence[bytes]) -> Embeddings:
+    async def encode(pictures: Sequence[bytes]) -> Embeddings:
         raise MemoryError("no room")
 
     with pytest.raises(MemoryError):
-        warm_up.measure_batches(encode, 12, None)
+        asyncio.run(warm_up.measure_batches(encode, 12, None))
+
+
+def test_batches_that_overlap_are_measured_from_end_to_end() -> None:
+    in_step = [[0.0, 1.0, 3.0, 5.0, 7.0], [0.0, 2.0, 4.0, 6.0, 8.0]]
+    assert warm_up.seconds_between(in_step) == pytest.approx(1.0)
+    together = [[0.0, 1.0, 3.0, 5.0], [0.0, 1.0, 3.0, 5.0]]
+    assert warm_up.seconds_between(together) == pytest.approx(1.0)
+    assert warm_up.seconds_between([[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]) == 0.0
