@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection
 from imagesafety.v1 import scoring_pb2, scoring_pb2_grpc
 from inference.admission import Admission
 from inference.batch_schedule import Schedule, ScheduleLimits
-from inference.batch_times import BatchTimes, efficient_size
+from inference.batch_times import BatchTimes, worthwhile_size
 from inference.batcher import Batcher
 from inference.concepts import ConceptCache
 from inference.decoder.media import MediaLimits, Preprocessing
@@ -179,7 +179,7 @@ async def _schedule(settings: Settings, encoder: Encoder, thread: EncoderThread)
     view_bytes = encoder.description.preprocessing.view_bytes
     measured = await measure_batches(thread.encode_images, view_bytes, wanted, encoder.concurrency)
     limits = ScheduleLimits(
-        max_batch=wanted or efficient_size(measured),
+        max_batch=wanted or worthwhile_size(measured, encoder.concurrency),
         max_queue=settings.max_queue,
         max_delay=settings.max_queue_delay,
         overlap=encoder.concurrency,

@@ -9,10 +9,10 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
+from inference.batch_times import LONGEST_SECONDS
 from inference.encoder import Embeddings
 
 _LARGEST = 256  # that `auto` tries
-_LONGEST_SECONDS = 0.5  # of a batch that `auto` tries: what comes next waits for it
 _SURELY = 8  # tried in any case: rates often stay the same, and then rise
 _NO_GAIN = 1.05  # better rates than this, or the next size is not tried
 _REPEATS = 3
@@ -43,10 +43,10 @@ async def measure_batches(
         batch = [picture] * size
         # What happens only the first time is not measured, unless it takes long.
         first = await _round(encode, batch, 1)
-        repeats = _REPEATS if first < _LONGEST_SECONDS else 1
+        repeats = _REPEATS if first < LONGEST_SECONDS else 1
         # The least: whatever else the machine does can only make it look slower.
         measured[size] = min([await _round(encode, batch, overlap) for _ in range(repeats)])
-        if max_batch is None and not _pays(measured):
+        if max_batch is None and not _pays(measured, overlap):
             break
     rates = ", ".join(f"{size}: {size / max(s, 1e-9):.3g}" for size, s in measured.items())
     log.info("images a second by batch: %s", rates)
@@ -90,11 +90,11 @@ def _sizes(max_batch: int | None) -> list[int]:
     return [*(2**n for n in range(most.bit_length()) if 2**n < most), most]
 
 
-def _pays(measured: dict[int, float]) -> bool:
+def _pays(measured: dict[int, float], overlap: int) -> bool:
     """Whether a size twice the last one may be better."""
     *_, last = measured.items()
     size, seconds = last
-    if 2 * seconds > _LONGEST_SECONDS:
+    if 2 * seconds * overlap > LONGEST_SECONDS:
         return False
     if size < _SURELY:
         return True

@@ -16,7 +16,18 @@ from collections.abc import Sequence
 
 from benchmarks.serving import memory
 from benchmarks.serving.command import options, rounds, run
-from benchmarks.serving.comparison import HTTP, PATHS, SCORE_IMAGE, Pair, compare, name
+from benchmarks.serving.comparison import (
+    DECODING,
+    ENCODER,
+    HTTP,
+    PATHS,
+    SCORE_IMAGE,
+    SIDE_BY_SIDE,
+    SIDE_BY_SIDE_DECODING,
+    Pair,
+    compare,
+    name,
+)
 from benchmarks.serving.material import LARGE, SMALL, model, model_flags, policy
 from benchmarks.serving.plot import draw
 from benchmarks.serving.processes import (
@@ -29,6 +40,7 @@ from benchmarks.serving.processes import (
 )
 from benchmarks.serving.report import Report, Row, at_least, at_most
 
+REFERENCES = (ENCODER, SIDE_BY_SIDE, DECODING, SIDE_BY_SIDE_DECODING)
 BARE = "benchmarks.serving.bare"
 BACKENDS = (
     "pytorch float32",
@@ -117,23 +129,16 @@ def rows(report: Report, concurrencies: Sequence[int]) -> list[Row]:
         return report.values(f"{name(path, kind, concurrency)} / bare", figure)
 
     most, least = max(concurrencies), min(concurrencies)
-    both = "encoder and decoding"
     held = [
-        at_least(
-            "gRPC, 10 kB, saturated, against the bare encoder",
-            ratios(SCORE_IMAGE, SMALL, most, "encoder"),
-            0.95,
-        ),
-        at_least(
-            "HTTP, 10 kB, saturated, against the bare encoder",
-            ratios(HTTP, SMALL, most, "encoder"),
-            0.90,
-        ),
-        at_least(
-            "gRPC, 220 kB, saturated, against bare encoder and decoding",
-            ratios(SCORE_IMAGE, LARGE, most, both),
-            0.95,
-        ),
+        at_least(f"{what}, saturated, against {against}", ratios(path, kind, most, against), goal)
+        for what, path, kind, goal, references in (
+            ("gRPC, 10 kB", SCORE_IMAGE, SMALL, 0.95, (ENCODER, SIDE_BY_SIDE)),
+            ("HTTP, 10 kB", HTTP, SMALL, 0.90, (ENCODER, SIDE_BY_SIDE)),
+            ("gRPC, 220 kB", SCORE_IMAGE, LARGE, 0.95, (DECODING, SIDE_BY_SIDE_DECODING)),
+        )
+        for against in references
+    ]
+    held += [
         at_most(
             f"ms added to bare p50, gRPC, c={least}",
             ratios(SCORE_IMAGE, SMALL, least, "added_ms"),
@@ -153,7 +158,7 @@ def rows(report: Report, concurrencies: Sequence[int]) -> list[Row]:
         for kind in (SMALL, LARGE)
         for path in PATHS
         for concurrency in concurrencies
-        for against in ("encoder", both)
+        for against in REFERENCES
         if (values := ratios(path, kind, concurrency, against))
     ]
     return held + others
@@ -171,7 +176,7 @@ def main(arguments: argparse.Namespace) -> int:
             compare(pair, arguments.concurrency, arguments.seconds, arguments.poisson_seconds)
         grpc_load = pair.grpc_load
         held = rows(report, arguments.concurrency)
-        held.insert(6, memory.measure(report, _flags(arguments), grpc_load, 1))
+        held.insert(9, memory.measure(report, _flags(arguments), grpc_load, 1))
     draw(report, arguments.concurrency, report.path(".png"))
     return report.finish(held)
 

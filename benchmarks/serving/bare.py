@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 from benchmarks.serving.material import pictures
@@ -21,6 +22,7 @@ from inference.decoder.media import MediaLimits, Request
 from inference.encoder import Encoder
 from inference.server import load_encoder
 from inference.settings import load_settings
+from inference.warm_up import seconds_between
 
 
 def forward(encoder: Encoder, batch: int, seconds: float, overlap: int) -> dict[str, float]:
@@ -31,21 +33,20 @@ def forward(encoder: Encoder, batch: int, seconds: float, overlap: int) -> dict[
         # One alone runs in the main thread, where PyTorch is fastest.
         spread = map if overlap == 1 else threads.map
         list(spread(encoder.encode_images, [views] * overlap))
-        begin = time.perf_counter()
-        turns = spread(lambda _: _repeat(encoder, views, begin + seconds), range(overlap))
-        took = [one for turn in turns for one in turn]
-        rate = batch * len(took) / (time.perf_counter() - begin)
-    return {"images_per_second": rate, "batch_ms": statistics.median(took) * 1000}
+        until = time.perf_counter() + seconds
+        lanes = list(spread(lambda _: _repeat(encoder, views, until), range(overlap)))
+    took = [end - start for lane in lanes for start, end in pairwise(lane)]
+    between = statistics.fmean(took) if overlap == 1 else seconds_between(lanes)
+    return {"images_per_second": batch / between, "batch_ms": statistics.median(took) * 1000}
 
 
 def _repeat(encoder: Encoder, views: Sequence[bytes], until: float) -> list[float]:
-    """The seconds of each of some calls."""
-    took: list[float] = []
-    while len(took) < 3 or time.perf_counter() < until:
-        start = time.perf_counter()
+    """When the first of some calls began, and when each ended."""
+    times = [time.perf_counter()]
+    while len(times) < 4 or times[-1] < until:
         encoder.encode_images(views)
-        took.append(time.perf_counter() - start)
-    return took
+        times.append(time.perf_counter())
+    return times
 
 
 def decode(encoder: Encoder, kind: str, seconds: float) -> dict[str, float]:
@@ -64,15 +65,10 @@ def decode(encoder: Encoder, kind: str, seconds: float) -> dict[str, float]:
     return {"core_ms": cpu / len(took) * 1000, "p50_ms": statistics.median(took) * 1000}
 
 
-def _overlap(encoder: Encoder, batch: int) -> int:
-    return 1 if batch == 1 else encoder.concurrency
-
-
 def _answer(encoder: Encoder, command: dict[str, Any]) -> dict[str, Any]:
     if "forward" in command:
-        batch = command["forward"]
-        # One alone has nothing to overlap with.
-        return dict(forward(encoder, batch, command["seconds"], _overlap(encoder, batch)))
+        overlap = encoder.concurrency if command.get("side_by_side") else 1
+        return dict(forward(encoder, command["forward"], command["seconds"], overlap))
     if "decode" in command:
         return dict(decode(encoder, command["decode"], command["seconds"]))
     return {"backend": encoder.description.backend}

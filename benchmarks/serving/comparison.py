@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from benchmarks.serving.command import loaded
 from benchmarks.serving.material import LARGE, SMALL
@@ -14,6 +15,8 @@ from benchmarks.serving.report import Figures, Report
 SCORE_IMAGE, SCORE_IMAGES, HTTP = "ScoreImage", "ScoreImages", "HTTP"
 PATHS = (SCORE_IMAGE, SCORE_IMAGES, HTTP)
 KINDS = (SMALL, LARGE)
+ENCODER, SIDE_BY_SIDE = "encoder", "encoder side by side"
+DECODING, SIDE_BY_SIDE_DECODING = "encoder and decoding", "encoder side by side and decoding"
 LOAD_SHARE = 0.8  # of capacity, for Poisson arrivals
 
 
@@ -21,14 +24,19 @@ LOAD_SHARE = 0.8  # of capacity, for Poisson arrivals
 class Bare:
     """What the bare model does on an otherwise idle machine, at one moment."""
 
-    images_per_second: float  # at the best batch
+    images_per_second: float  # at the best batch, one batch after the other on all threads
+    side_by_side: float  # as many batches at once as the service runs, on a share of them each
     single_ms: float  # a batch of one
     decode_ms: float  # one file, in one thread
     decode_core_ms: float
 
     def with_decoding(self, cores: int) -> float:
         """Images a second if each also has to be decoded on the same cores."""
-        return 1 / (1 / self.images_per_second + self.decode_core_ms / 1000 / cores)
+        return _and_decoding(self.images_per_second, self.decode_core_ms, cores)
+
+    def side_by_side_with_decoding(self, cores: int) -> float:
+        """The same for batches side by side."""
+        return _and_decoding(self.side_by_side, self.decode_core_ms, cores)
 
 
 @dataclass(frozen=True)
@@ -78,16 +86,22 @@ class Pair:
     def measure_bare(self, kind: str, seconds: float) -> Bare:
         """The bare model, and the bare decoder for files of this kind."""
         best = self.bare.ask(forward=self.best_batch, seconds=seconds)
+        several = self.bare.ask(forward=self.best_batch, seconds=seconds, side_by_side=True)
         single = self.bare.ask(forward=1, seconds=seconds / 2)
         decode = self.bare.ask(decode=kind, seconds=seconds / 4)
         figures = {
             "images_per_second": best["images_per_second"],
+            "side_by_side": several["images_per_second"],
             "single_ms": single["batch_ms"],
             "decode_ms": decode["p50_ms"],
             "decode_core_ms": decode["core_ms"],
         }
         self.report.add(f"bare, {kind}", figures)
         return Bare(**figures)
+
+
+def _and_decoding(images_per_second: float, decode_core_ms: float, cores: int) -> float:
+    return 1 / (1 / images_per_second + decode_core_ms / 1000 / cores)
 
 
 def name(path: str, kind: str, concurrency: int) -> str:
@@ -113,14 +127,18 @@ def _add_ratios(report: Report, what: str, figures: Figures, before: Bare, after
     """The service against what the bare model did right before and right after."""
     cores = len(os.sched_getaffinity(0))
     neighbours = (before, after)
-    encoder = sum(bare.images_per_second for bare in neighbours) / 2
-    decoding = sum(bare.with_decoding(cores) for bare in neighbours) / 2
-    lone_ms = sum(bare.single_ms + bare.decode_ms for bare in neighbours) / 2
+    rate = figures["images_per_second"]
+    references = {
+        ENCODER: fmean(bare.images_per_second for bare in neighbours),
+        SIDE_BY_SIDE: fmean(bare.side_by_side for bare in neighbours),
+        DECODING: fmean(bare.with_decoding(cores) for bare in neighbours),
+        SIDE_BY_SIDE_DECODING: fmean(bare.side_by_side_with_decoding(cores) for bare in neighbours),
+    }
+    lone_ms = fmean(bare.single_ms + bare.decode_ms for bare in neighbours)
     report.add(
         f"{what} / bare",
         {
-            "encoder": figures["images_per_second"] / encoder,
-            "encoder and decoding": figures["images_per_second"] / decoding,
+            **{against: rate / reference for against, reference in references.items()},
             "added_ms": figures["p50_ms"] - lone_ms,
         },
     )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.batch_times import BatchTimes, efficient_size
+from inference.batch_times import BatchTimes, worthwhile_size
 
 MEASURED = {1: 0.010, 2: 0.012, 4: 0.020, 8: 0.040}
 tables = st.dictionaries(st.integers(1, 256), st.floats(0, 10), min_size=1, max_size=9)
@@ -99,18 +99,20 @@ def test_refusals_do_not_make_a_fast_machine_look_slower() -> None:
 
 
 @pytest.mark.parametrize(
-    ("measured", "size"),
+    ("measured", "overlap", "size"),
     [
-        (MEASURED, 4),  # 200 a second, as with 8
-        ({1: 0.01, 2: 0.02, 4: 0.04}, 1),
-        ({1: 0.01, 2: 0.0196, 4: 0.0388}, 1),  # a gain of 3 % is none
-        ({1: 0.01, 2: 0.01, 4: 0.01}, 4),
-        ({1: 0.01, 2: 0.008, 4: 0.1}, 2),
-        ({1: 0.0, 2: 0.0}, 1),
-        ({5: 1.0}, 5),
+        (MEASURED, 1, 8),  # 200 a second, as with 4
+        ({1: 0.01, 2: 0.02, 4: 0.04}, 1, 4),
+        ({1: 0.01, 2: 0.021, 4: 0.045}, 1, 2),  # a loss of 5 % is none
+        ({1: 0.01, 2: 0.008, 4: 0.1}, 1, 2),
+        ({1: 0.1, 2: 0.2, 4: 0.4, 8: 0.8}, 1, 4),  # one that keeps others waiting long is not made
+        ({1: 0.1, 2: 0.2, 4: 0.4, 8: 0.8}, 2, 2),
+        ({1: 2.0, 2: 3.0}, 1, 1),
+        ({1: 0.0, 2: 0.0}, 1, 2),
+        ({5: 1.0}, 1, 5),
     ],
 )
-def test_the_smallest_batch_that_is_about_as_fast_as_any(
-    measured: dict[int, float], size: int
+def test_the_largest_batch_that_is_about_as_fast_as_any(
+    measured: dict[int, float], overlap: int, size: int
 ) -> None:
-    assert efficient_size(measured) == size
+    assert worthwhile_size(measured, overlap) == size
