@@ -9,7 +9,7 @@ _NEWEST = 0.2  # weight of the newest batch in the moving average
 _MOST = 2.0  # how far one batch may be off before it counts as no more than that
 _FORGOTTEN = 0.02  # of a slowdown, with every batch that was refused because of it
 _ENOUGH = 0.95  # of the best rate
-LONGEST_SECONDS = 0.5
+LONGEST_SECONDS = 1.0
 """What one batch may take, if we have the choice: whoever comes next waits for it."""
 
 

@@ -16,7 +16,7 @@ _LARGEST = 256  # that `auto` tries
 _SURELY = 8  # tried in any case: rates often stay the same, and then rise
 _NO_GAIN = 1.05  # better rates than this, or the next size is not tried
 _REPEATS = 3
-_IN_A_ROW = 3  # batches of each lane
+_IN_A_ROW = 2  # batches of each lane
 _SECONDS = 20.0  # after which what is left is estimated from what was measured
 
 Encode = Callable[[Sequence[bytes]], Awaitable[Embeddings]]

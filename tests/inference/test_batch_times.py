@@ -105,8 +105,8 @@ def test_refusals_do_not_make_a_fast_machine_look_slower() -> None:
         ({1: 0.01, 2: 0.02, 4: 0.04}, 1, 4),
         ({1: 0.01, 2: 0.021, 4: 0.045}, 1, 2),  # a loss of 5 % is none
         ({1: 0.01, 2: 0.008, 4: 0.1}, 1, 2),
-        ({1: 0.1, 2: 0.2, 4: 0.4, 8: 0.8}, 1, 4),  # one that keeps others waiting long is not made
-        ({1: 0.1, 2: 0.2, 4: 0.4, 8: 0.8}, 2, 2),
+        ({1: 0.2, 2: 0.4, 4: 0.8, 8: 1.6}, 1, 4),  # one that keeps others waiting long is not made
+        ({1: 0.2, 2: 0.4, 4: 0.8, 8: 1.6}, 2, 2),
         ({1: 2.0, 2: 3.0}, 1, 1),
         ({1: 0.0, 2: 0.0}, 1, 2),
         ({5: 1.0}, 1, 5),
