@@ -110,7 +110,7 @@ class Settings(BaseSettings):
         result: dict[str, str] = {}
         for item in filter(None, (part.strip() for part in self.client_secrets.split(","))):
             name, _, secret = item.partition(":")
-            if not re.fullmatch(r"[A-Za-z0-9._-]+", name) or name in result:
+            if not re.fullmatch(r"[A-Za-z0-9._-]{1,128}", name) or name in result:
                 raise ValueError("client_secrets needs a different NAME for each NAME:SECRET")
             if not re.fullmatch(rf"[A-Za-z0-9._~-]{{{SHORTEST_SECRET},}}", secret):
                 raise ValueError(

@@ -59,6 +59,7 @@ class Outcome:
 @dataclass
 class _Job:
     views: int
+    priority: Priority
     taken: int = 0
     encoded: int = 0
 
@@ -100,7 +101,7 @@ class Schedule:
         self._limits = limits
         self._queue: WorkQueue[None] = WorkQueue(limits.max_queue, limits.weights)
         self._jobs: dict[int, _Job] = {}
-        self._waiting = 0  # views of queued jobs
+        self._waiting = dict.fromkeys(Priority, 0)  # views of queued jobs
         self._again: deque[tuple[Part, ...]] = deque()  # of batches that failed
         self._running: dict[int, _Running] = {}
         self._last_end = 0.0
@@ -122,17 +123,17 @@ class Schedule:
         # An image takes no more places than a batch has: others can't wait behind more of it.
         places = min(views, self._limits.max_batch)
         ticket = self._queue.add(None, priority, deadline, client, places)
-        if not self._waiting:
+        if not any(self._waiting.values()):
             self._since = now
-        self._jobs[ticket] = _Job(views)
-        self._waiting += views
+        self._jobs[ticket] = _Job(views, priority)
+        self._waiting[priority] += views
         return ticket
 
     def remove(self, ticket: int) -> None:
         """Forgets a job: nobody waits for it any more."""
         job = self._jobs.pop(ticket, None)
         if job is not None and self._queue.remove(ticket):
-            self._waiting -= job.views - job.taken
+            self._waiting[job.priority] -= job.views - job.taken
 
     def next(self, now: float) -> Step:
         """What to do, if the device may be free. To be called again after every batch given."""
@@ -149,7 +150,8 @@ class Schedule:
             return Step(None, tuple(refused))
         latest = first.deadline - self._needed(first, terms)
         wake_at = min(self._since + self._limits.max_delay, latest)
-        if now < wake_at and not self._running and self._waiting < self._limits.max_batch:
+        waiting = sum(self._waiting.values())
+        if now < wake_at and not self._running and waiting < self._limits.max_batch:
             return Step(None, tuple(refused), wake_at)
         parts = self._fill(terms, refused)
         return Step(self._begin(parts, now), tuple(refused))
@@ -198,9 +200,14 @@ class Schedule:
 
     def _terms(self, now: float) -> _Terms:
         # While more waits than a batch takes, none is made small for one job's deadline: that
-        # would make so many others late.
-        most = self._limits.max_batch
-        return _Terms(self._start(now), most if self._waiting > most else 1)
+        # would make so many others late. Bulk work is late anyway where others wait.
+        first, most = self._queue.first(), self._limits.max_batch
+        waiting = sum(
+            views
+            for priority, views in self._waiting.items()
+            if first is not None and priority <= first.priority
+        )
+        return _Terms(self._start(now), most if waiting > most else 1)
 
     def _needed(self, entry: Entry[None], terms: _Terms) -> float:
         """Seconds from the start of the next batch until a job can be done."""
@@ -239,7 +246,7 @@ class Schedule:
             parts.append(Part(entry.ticket, job.taken))
             tickets.add(entry.ticket)
             job.taken += 1
-            self._waiting -= 1
+            self._waiting[entry.priority] -= 1
             self._queue.charge(entry.ticket, later)
             if job.taken == job.views:
                 self._queue.remove(entry.ticket)

@@ -20,11 +20,13 @@ class BatchTimes:
     holds for the others too.
     """
 
-    def __init__(self, measured: Mapping[int, float]) -> None:
-        """`measured` has seconds for one size at least."""
+    def __init__(self, measured: Mapping[int, float], overlap: int = 1) -> None:
+        """`measured` has seconds for one size at least; `overlap` batches run at once."""
         self._sizes = sorted(measured)
         self._seconds = [measured[size] for size in self._sizes]
         self._slowdown = 1.0
+        self._overlap = overlap
+        self._expected, self._took, self._ended = 0.0, 0.0, 0  # since something was learnt
 
     def __call__(self, size: int) -> float:
         """Seconds that a batch of `size` takes; between and beyond what was measured, linear."""
@@ -36,8 +38,15 @@ class BatchTimes:
         return full * self(max_batch) + (self(rest) if rest else 0.0)
 
     def observe(self, size: int, seconds: float) -> None:
-        """Learns from a batch that took `seconds`."""
-        expected = self(size)
+        """Learns from a batch that took `seconds`, or came so long after the one before it."""
+        self._expected += self(size)
+        self._took += seconds
+        self._ended += 1
+        if self._ended < self._overlap:
+            return
+        # Batches that overlap may end together; only over as many is it known what each took.
+        expected, seconds = self._expected, self._took
+        self._expected, self._took, self._ended = 0.0, 0.0, 0
         if expected <= 0:
             return
         # One batch that hung must not have everything refused that comes after it.

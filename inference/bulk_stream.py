@@ -85,11 +85,12 @@ class BulkStream:
         """Reads to the end and waits for the last result."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                watch = tasks.create_task(self._give_up_stalled())
+                watch = tasks.create_task(self._give_up_stalled(tasks))
                 self._listens_since = time.monotonic()
                 async for message in messages:
                     self._behind += time.monotonic() - self._listens_since
-                    self._behind -= len(message.chunk.data) / _SLOWEST_BYTES
+                    came = len(message.chunk.data) + len(message.image.data)
+                    self._behind -= came / _SLOWEST_BYTES
                     self._listens_since = math.inf
                     await self._take(message, tasks)
                     self._listens_since = time.monotonic()
@@ -100,7 +101,7 @@ class BulkStream:
         except* ScoringError as errors:
             raise errors.exceptions[0] from None
 
-    async def _give_up_stalled(self) -> None:
+    async def _give_up_stalled(self, tasks: asyncio.TaskGroup) -> None:
         """Gives up images in pieces when the client sends nothing; the stream may go on."""
         while True:
             await asyncio.sleep(self._idle_seconds / 10)
@@ -109,7 +110,10 @@ class BulkStream:
                 slow = self._behind + idle - image.began
                 if image.buffer is not None and max(idle, slow) > self._idle_seconds:
                     message = "the rest of the image did not come"
-                    await self._drop(request_id, ScoringError(Reason.UPLOAD_STALLED, message))
+                    error = ScoringError(Reason.UPLOAD_STALLED, message)
+                    # Not awaited: the reader must find all of this done, or nothing.
+                    self._drop(request_id)
+                    tasks.create_task(self._answer_error(request_id, error))
 
     async def _take(
         self, message: scoring_pb2.ScoreImagesRequest, tasks: asyncio.TaskGroup
@@ -164,7 +168,8 @@ class BulkStream:
         try:
             image.buffer.append(data)
         except ScoringError as error:
-            await self._drop(request_id, error)
+            self._drop(request_id)
+            await self._answer_error(request_id, error)
 
     async def _finish(self, request_id: str, tasks: asyncio.TaskGroup) -> None:
         """Hands a complete image over; waits while as many as allowed are worked on."""
@@ -197,11 +202,11 @@ class BulkStream:
         if image.buffer is not None:
             await self._answer_error(request_id, error)
 
-    async def _drop(self, request_id: str, error: ScoringError) -> None:
-        """Fails an open image of which further pieces are expected: they are let by."""
-        media_type = self._open[request_id].media_type
-        await self._fail_open(request_id, error)
-        self._open[request_id] = _OpenImage(media_type, ExitStack(), None, self._behind)
+    def _drop(self, request_id: str) -> None:
+        """Gives an open image up of which further pieces are expected: they are let by."""
+        image = self._open[request_id]
+        self._give_up(image.place)
+        self._open[request_id] = _OpenImage(image.media_type, ExitStack(), None, self._behind)
 
     async def _answer_error(self, request_id: str, error: ScoringError) -> None:
         status = error_status(error)

@@ -1,4 +1,4 @@
-"""What the service asks of a model, and the one thread that runs it."""
+"""What the service asks of a model, and the threads that run it."""
 
 from __future__ import annotations
 

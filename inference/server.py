@@ -26,7 +26,7 @@ from inference.decoder.protocol import WorkerSettings
 from inference.decoder_pool import DecoderPool
 from inference.decoder_process import DecoderStartError
 from inference.device_health import DeviceHealth
-from inference.encoder import Encoder, EncoderThread
+from inference.encoder import Embeddings, Encoder, EncoderThread
 from inference.messages import duration_message
 from inference.model_source import DEMO, ModelError, parse_model
 from inference.scoring import Scorer
@@ -131,8 +131,16 @@ async def _serve(
         lambda works: _announce(health_service, works),
     )
     batcher = Batcher(thread.encode_images, schedule, device)
+
+    async def encode_texts(texts: Sequence[str]) -> Embeddings:
+        try:
+            return await thread.encode_texts(texts)
+        except Exception:
+            device.failed()
+            raise
+
     concepts = ConceptCache(
-        thread.encode_texts, max_sets=settings.concept_cache_sets, text_batch=settings.text_batch
+        encode_texts, max_sets=settings.concept_cache_sets, text_batch=settings.text_batch
     )
     scorer = Scorer(decoders, batcher, concepts, frame_seconds=settings.frame_seconds)
     admission = Admission(
@@ -169,6 +177,7 @@ async def _serve(
     await batcher.close()
     await decoders.close()
     thread.close()
+    encoder.close()
     log.info("stopped")
     return 0
 
@@ -186,7 +195,7 @@ async def _schedule(settings: Settings, encoder: Encoder, thread: EncoderThread)
         weights=settings.weights,
     )
     log.info("batches of at most %d", limits.max_batch)
-    return Schedule(BatchTimes(measured), limits)
+    return Schedule(BatchTimes(measured, encoder.concurrency), limits)
 
 
 async def _announce(health_service: health.aio.HealthServicer, works: bool) -> None:

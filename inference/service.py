@@ -31,7 +31,7 @@ RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
 MessageT = TypeVar("MessageT", scoring_pb2.ScoreImageRequest, scoring_pb2.ScoreImagesRequest)
 
-_KEPT_OPTIONS = 64
+_KEPT_OPTIONS, _KEPT_BYTES = 64, 64 * 1024  # how many, and up to which size
 _SLOWEST_BYTES = 32 * 1024  # a second: who sends less, on the whole, is cut off
 
 log = logging.getLogger("inference")
@@ -160,7 +160,9 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
 
     def _options(self, options: scoring_pb2.ScoringOptions, default: Priority) -> ScoringOptions:
         # Clients send the same ones with every image, and reading them takes longer than the rest.
-        return self._parsed(options.SerializeToString(), default)
+        content = options.SerializeToString()
+        parsed = self._parsed if len(content) <= _KEPT_BYTES else self._parsed.__wrapped__
+        return parsed(content, default)
 
     async def _score(
         self, file: SharedFile, media_type: str, options: ScoringOptions, deadline: float

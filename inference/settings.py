@@ -86,7 +86,11 @@ class Settings(BaseSettings):
         "",
         description="shares of clients that wait: NAME:WEIGHT, separated by commas; all others: 1",
     )
-    max_queue: int = Field(512, ge=1, description="most views that wait for the device")
+    max_queue: int = Field(
+        512,
+        ge=1,
+        description="most views that wait for the device; an image counts as a batch at most",
+    )
     text_batch: int = Field(8, ge=1, description="most prompts in one forward pass")
     max_images: int = Field(256, ge=1, description="most images in the service at once")
     max_bytes_in_flight: int = Field(

@@ -24,7 +24,7 @@ class SharedFile:
         self._size = 0
         self._name = name
         self._most_kept = kept
-        self._kept: list[bytes] | None = [] if kept else None
+        self._kept = bytearray() if kept else None
         if not kept:
             self._descriptor = os.memfd_create(name)
 
@@ -35,7 +35,7 @@ class SharedFile:
     @property
     def kept(self) -> bytes | None:
         """The bytes, if they are so few that there is no memfd."""
-        return None if self._kept is None else b"".join(self._kept)
+        return None if self._kept is None else bytes(self._kept)
 
     def fileno(self) -> int:
         """The file descriptor; -1 without a memfd."""
@@ -44,12 +44,12 @@ class SharedFile:
     def append(self, data: bytes) -> None:
         """Adds bytes at the end. Raises OSError when memory is short."""
         if self._kept is not None and self._size + len(data) <= self._most_kept:
-            self._kept.append(data)
+            self._kept += data
             self._size += len(data)
             return
         if self._kept is not None:
             self._descriptor = os.memfd_create(self._name)
-            data, self._kept, self._size = b"".join([*self._kept, data]), None, 0
+            data, self._kept, self._size = bytes(self._kept) + data, None, 0
         self._write(data)
 
     def _write(self, data: bytes) -> None:

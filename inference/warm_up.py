@@ -15,9 +15,9 @@ from inference.encoder import Embeddings
 _LARGEST = 256  # that `auto` tries
 _SURELY = 8  # tried in any case: rates often stay the same, and then rise
 _NO_GAIN = 1.05  # better rates than this, or the next size is not tried
-_REPEATS = 3
+_REPEATS = 2
 _IN_A_ROW = 2  # batches of each lane
-_SECONDS = 20.0  # after which what is left is estimated from what was measured
+_SECONDS = 4.0  # after which no larger size is begun
 
 Encode = Callable[[Sequence[bytes]], Awaitable[Embeddings]]
 
@@ -45,7 +45,8 @@ async def measure_batches(
         first = await _round(encode, batch, 1)
         repeats = _REPEATS if first < LONGEST_SECONDS else 1
         # The least: whatever else the machine does can only make it look slower.
-        measured[size] = min([await _round(encode, batch, overlap) for _ in range(repeats)])
+        rounds = [await _round(encode, batch, overlap) for _ in range(repeats)]
+        measured[size] = min((seconds for seconds in rounds if seconds > 0), default=first)
         if max_batch is None and not _pays(measured, overlap):
             break
     rates = ", ".join(f"{size}: {size / max(s, 1e-9):.3g}" for size, s in measured.items())

@@ -62,6 +62,9 @@ class BackendCache:
             return
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            owner = folder.stat()
+            if owner.st_uid != os.geteuid() or owner.st_mode & 0o022:
+                raise PermissionError(f"{folder} can be written by others")
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:

@@ -34,7 +34,7 @@ class CudaTower:
     ) -> None:
         """`graph` is in float32; its weights are copied. A larger batch is run in portions.
 
-        Each batch size is compiled and captured when it comes for the first time.
+        Each batch size is compiled and captured when it comes for the first time, or by `prepare`.
         """
         self.spec = spec
         self._size = size
@@ -105,6 +105,12 @@ class CudaTower:
     def _zeros(self, count: int) -> torch.Tensor:
         shape = (count, self._size.height, self._size.width, 3)
         return torch.zeros(shape, dtype=torch.uint8, device=self._device)
+
+    def prepare(self) -> None:
+        """As ImageTower.prepare: compiles and captures every batch size."""
+        blank = bytes(self._size.height * self._size.width * 3)
+        for size in self._buckets:
+            self.encode([blank] * size)
 
     def close(self) -> None:
         """Waits for what runs, and lets the graphs and the weights go."""

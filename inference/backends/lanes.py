@@ -28,12 +28,15 @@ class CpuShare:
     def of(cls, threads: int, lanes: int) -> CpuShare:
         """From the settings `threads` and `parallel_batches`, of which 0 leaves it to us."""
         threads = threads or len(os.sched_getaffinity(0))
-        return cls(threads, min(lanes or _MOST, threads))
+        most = min(lanes or _MOST, threads)
+        if not lanes:  # as many as share the threads evenly, if that is more than one
+            most = next((count for count in range(most, 1, -1) if threads % count == 0), most)
+        return cls(threads, most)
 
     @property
     def threads_of_lane(self) -> int:
-        """The threads of a batch that is not alone."""
-        return self.threads // self.lanes
+        """The threads of a batch that is not alone: rather one too many than a core idle."""
+        return -(-self.threads // self.lanes)
 
 
 class Lanes:

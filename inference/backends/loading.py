@@ -90,6 +90,7 @@ def select_tower(
     size = PictureSize(model.preprocessing.height, model.preprocessing.width)
     if len(specs) == 1 and specs[0].backend not in FROM_FILES:
         tower = pytorch_tower(specs[0], graph, size, share, options.max_batch)
+        tower.prepare()
     else:
         reference = pytorch_tower(exact, graph, size, share, options.max_batch)
         if where == "cpu" and specs[0] == exact and _is_fast(reference, model):

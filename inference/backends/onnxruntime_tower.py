@@ -52,6 +52,11 @@ class OnnxRuntimeTower:
             (embeddings,) = session.run(None, {self._input: pixels})
         return np.asarray(embeddings, np.float32)
 
+    def prepare(self) -> None:
+        """As ImageTower.prepare."""
+        if self.concurrency > 1:
+            _ = self._narrow
+
     def close(self) -> None:
         """Ends its threads."""
         del self._wide

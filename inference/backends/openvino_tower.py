@@ -61,6 +61,11 @@ class OpenVinoTower:
             finally:
                 requests.put(request)
 
+    def prepare(self) -> None:
+        """As ImageTower.prepare."""
+        if self.concurrency > 1:
+            _ = self._narrow
+
     def close(self) -> None:
         """Ends its threads."""
         del self._wide

@@ -80,6 +80,9 @@ class PyTorchTower:
             embeddings: Embeddings = self._run(pixels).numpy()
         return embeddings
 
+    def prepare(self) -> None:
+        """As ImageTower.prepare: there is nothing to do."""
+
     def close(self) -> None:
         """Lets the weights go."""
         self._run = None

@@ -55,6 +55,7 @@ class Selection:
                     "%s was asked for, but would not be chosen: %s (least cosine %.5f)",
                     *(trial.name, trial.refused, trial.cosine),
                 )
+        tower.prepare()
         self._factory.keep(spec)
         return tower
 
@@ -70,6 +71,7 @@ class Selection:
             tower = self._winner(key, time.monotonic() + seconds)
         finally:
             self._cache.end(key)
+        tower.prepare()
         self._factory.keep(tower.spec)
         return tower
 
@@ -113,6 +115,7 @@ class Selection:
             return None
         try:
             tower = self._opened(spec)
+            tower.prepare()
             self._factory.keep(spec)
         except Exception as error:  # whatever a library raises: then it is found out anew
             log.warning("%s, chosen earlier, fails now: %s", spec.name, one_line(error))

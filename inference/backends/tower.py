@@ -68,6 +68,9 @@ class ImageTower(Protocol):
     def encode(self, pictures: Sequence[Picture]) -> Embeddings:
         """Embeds one or more pictures. What is not finite comes back as it is."""
 
+    def prepare(self) -> None:
+        """Makes what later calls need: files may be gone after this, and nothing waits for it."""
+
     def close(self) -> None:
         """Gives back what the tower holds; it is not used after that."""
 

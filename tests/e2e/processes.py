@@ -70,12 +70,14 @@ def running(command: list[str], address: str, ready: Callable[[], bool]) -> Iter
 
 
 @contextlib.contextmanager
-def inference(*flags: str, listen: str | None = None) -> Iterator[Service]:
+def inference(
+    *flags: str, listen: str | None = None, backend: str = "pytorch"
+) -> Iterator[Service]:
     """The inference service with the demo model."""
     address = listen or f"127.0.0.1:{free_port()}"
     tls = "--tls-certificate" in flags
     # No backend is chosen by measuring: that takes a minute, and answers depend on it.
-    model = ["--model", "demo", "--backend", "pytorch"]
+    model = ["--model", "demo", "--backend", backend, "--max-batch", "8"]
     command = ["inference", "--listen", address, *model, *flags]
     with running(command, address, lambda: tls or is_serving(address)) as service:
         if tls:

@@ -159,6 +159,13 @@ def test_what_a_slow_device_can_not_do_in_time_is_refused_before_it_costs_anythi
     assert not record.batches
 
 
+def test_bulk_work_that_waits_makes_no_upload_late() -> None:
+    bulk = [Arrival(0.0, priority=Priority.BULK) for _ in range(100)]
+    upload = Arrival(0.1, deadline=0.1 + 0.95)  # after the batch that runs, alone or with few
+    record = simulate([*bulk, upload], ScheduleLimits(8, 200), (0.0, 0.1))
+    assert record.ends[100][0] == "done"
+
+
 def test_a_batch_that_fails_is_tried_in_halves_until_the_guilty_one_is_found() -> None:
     arrivals = [Arrival(0.0, poisoned=(0,) if i == 5 else ()) for i in range(8)]
     record = simulate(arrivals, ScheduleLimits(8, 100), (0.0, 0.1))

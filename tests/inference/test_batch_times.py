@@ -62,6 +62,14 @@ def test_whatever_is_observed_estimates_stay_usable(seen: list[tuple[int, float]
         assert 0 < times(1) < times(8) < math.inf
 
 
+def test_batches_that_end_together_are_learnt_from_as_one() -> None:
+    times = BatchTimes(MEASURED, overlap=2)
+    for _ in range(50):
+        times.observe(8, 2 * MEASURED[8])
+        times.observe(8, 0.0)
+    assert times(8) == pytest.approx(MEASURED[8])
+
+
 def test_a_device_that_takes_no_time_is_left_at_that() -> None:
     times = BatchTimes({1: 0.0, 8: 0.0})
     times.observe(8, 5.0)

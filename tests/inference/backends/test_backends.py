@@ -2,6 +2,7 @@
 
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from inference.backends import candidates, loading
+from inference.backends.lanes import CpuShare
 from inference.backends.loading import BackendOptions
 from inference.model_source import ModelError, parse_model
 from inference.open_clip_encoder import OpenClipEncoder
@@ -36,6 +38,7 @@ def load(
         device="cpu",
         backend=backend,
         precision=precision,
+        share=CpuShare(threads=2, lanes=2),
         options=BackendOptions(cache_folder=folder, **options),  # type: ignore[arg-type]
     )
 
@@ -60,7 +63,7 @@ def test_a_backend_agrees_with_the_reference(
     encoder = load(tiny, backend, precision)
     assert encoder.description.backend == f"{backend}-cpu-{precision}"
     assert encoder.description.weights_digest == exact.description.weights_digest
-    assert encoder.concurrency == 1
+    assert encoder.concurrency == 2
     together = encoder.encode_images(views)
     assert together.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
@@ -71,6 +74,10 @@ def test_a_backend_agrees_with_the_reference(
         )
     later = encoder.encode_images([memoryview(view) for view in reversed(views)])
     np.testing.assert_allclose(later[::-1], together, atol=spread)
+    # What it was made from is gone by now, as there is no cache.
+    with ThreadPoolExecutor(2) as threads:
+        for side_by_side in threads.map(encoder.encode_images, [views] * 6):
+            np.testing.assert_allclose(side_by_side, together, atol=spread)
     texts = ["a circle", "something red"]
     np.testing.assert_allclose(encoder.encode_texts(texts), exact.encode_texts(texts), atol=1e-6)
     encoder.close()
