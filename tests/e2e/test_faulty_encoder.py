@@ -42,7 +42,7 @@ def faulty(folder: Path, *flags: str) -> Iterator[Faulty]:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
-    with faulty(tmp_path_factory.mktemp("encoder")) as started:
+    with faulty(tmp_path_factory.mktemp("encoder"), "--max-batch", "8") as started:
         yield started
 
 
