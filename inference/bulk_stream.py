@@ -18,7 +18,7 @@ from inference.shared_file import SharedFile
 ScoreFunction = Callable[[SharedFile, str], Awaitable[scoring_pb2.ImageScores]]
 """Scores a file of a declared type. Raises ScoringError."""
 
-_SLOWEST_BYTES = 32 * 1024  # a second: what comes slower, on the whole, is given up
+SLOWEST_BYTES = 32 * 1024  # a second: what comes slower, on the whole, is given up
 MAX_NAME_CHARACTERS = 256  # of a request_id or a media type
 
 
@@ -90,7 +90,7 @@ class BulkStream:
                 async for message in messages:
                     self._behind += time.monotonic() - self._listens_since
                     came = len(message.chunk.data) + len(message.image.data)
-                    self._behind -= came / _SLOWEST_BYTES
+                    self._behind -= came / SLOWEST_BYTES
                     self._listens_since = math.inf
                     await self._take(message, tasks)
                     self._listens_since = time.monotonic()

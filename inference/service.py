@@ -13,7 +13,7 @@ import grpc
 
 from imagesafety.v1 import scoring_pb2, scoring_pb2_grpc
 from inference.admission import Admission, ImageBuffer
-from inference.bulk_stream import BulkStream
+from inference.bulk_stream import SLOWEST_BYTES, BulkStream
 from inference.encoder import ModelDescription
 from inference.errors import Reason, ScoringError
 from inference.messages import (
@@ -32,7 +32,6 @@ ResponseT = TypeVar("ResponseT")
 MessageT = TypeVar("MessageT", scoring_pb2.ScoreImageRequest, scoring_pb2.ScoreImagesRequest)
 
 _KEPT_OPTIONS, _KEPT_BYTES = 64, 64 * 1024  # how many, and up to which size
-_SLOWEST_BYTES = 32 * 1024  # a second: who sends less, on the whole, is cut off
 
 log = logging.getLogger("inference")
 
@@ -150,7 +149,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
                 async for message in messages:
                     chunk = _chunk(message)
                     buffer.append(chunk)
-                    slowest += len(chunk) / _SLOWEST_BYTES
+                    slowest += len(chunk) / SLOWEST_BYTES
                     limit.reschedule(min(loop.time() + self._idle_seconds, slowest))
         except TimeoutError:
             raise ScoringError(
