@@ -154,7 +154,9 @@ class DecoderProcess:
                 raise reply.error
             if reply.facts is None or not (reply.views or request.closer):
                 raise BrokenReplyError("a reply without views")
-            return self._take_views(reply.facts, reply.views)
+            if bool(reply.hashes) != request.hashes:
+                raise BrokenReplyError("hashes that nobody asked for, or none")
+            return self._take_views(reply.facts, reply.views, reply.hashes)
         except TimeoutError:
             used = self._processor_seconds() - begun
             log.warning("a decoder process was at one file for %g s, and is ended", patience)
@@ -175,15 +177,18 @@ class DecoderProcess:
             log.warning("a decoder process gave %s, and is ended", error)
             raise ScoringError(Reason.DECODER_CRASHED, "the decoder broke on this file") from error
 
-    def _take_views(self, facts: Facts, count: int) -> DecodedFile:
+    def _take_views(self, facts: Facts, count: int, hash_count: int) -> DecodedFile:
         """Copies few views, so that their memory is used again, and takes that of many away."""
         view_bytes = self._settings.preprocessing.view_bytes
         pixels = StoredViews(self._views.read, count, view_bytes)
         views = tuple(pixels.view(index) for index in range(count))
+        hashes = pixels.hashes(hash_count)
+        if hashes and {one.frame_index for one in hashes} != {one.frame_index for one in views}:
+            raise BrokenReplyError("hashes of other frames than the views")
         if count * view_bytes <= _COPIED_BYTES:
-            return DecodedFile(DecodedMedia(facts, views, tuple(pixels)), None)
+            return DecodedFile(DecodedMedia(facts, views, tuple(pixels), hashes), None)
         taken, self._views = self._views, SharedFile("views")
-        return DecodedFile(DecodedMedia(facts, views, pixels), taken)
+        return DecodedFile(DecodedMedia(facts, views, pixels, hashes), taken)
 
     async def _answer(self) -> bytes:
         """The packet that it answers with. Raises NeverReceivedError or EndedError."""

@@ -92,6 +92,7 @@ def parse_options(
             options.max_frames if options.HasField("max_frames") else limits.default_max_frames
         ),
         detail=_detail(options.detail, names),
+        return_hashes=options.return_perceptual_hashes,
     )
 
 
@@ -160,6 +161,19 @@ def image_scores(scored: ScoredImage, model: scoring_pb2.ModelIdentity) -> scori
         frames=facts.frames,
         total_frames=facts.total_frames,
         duration=duration_message(facts.duration),
+        perceptual_hashes=[
+            scoring_pb2.PerceptualHash(
+                frame_index=found.frame_index,
+                background=_BACKGROUNDS[found.background],
+                pdq=found.pdq,
+                quality=found.quality,
+            )
+            for found in scored.hashes
+        ],
+        stages=scoring_pb2.Stages(
+            decode=duration_message(scored.stages.decode),
+            encode=duration_message(scored.stages.encode),
+        ),
     )
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from inference.batch_schedule import DeadlineUnmeetableError
 from inference.batcher import Batcher, EncoderFailedError
 from inference.concepts import ConceptCache, ConceptSet
-from inference.decoder.media import Facts, Request, View
+from inference.decoder.media import DecodedMedia, Facts, PerceptualHash, Request, View
 from inference.decoder.protocol import MAX_CLOSER
 from inference.decoder_pool import DecoderPool
 from inference.encoder import Embeddings
@@ -51,6 +55,24 @@ class ScoringOptions:
     return_embeddings: bool
     max_frames: int
     detail: Detail
+    return_hashes: bool
+
+
+@dataclass
+class Stages:
+    """For how many seconds an image was decoded and encoded, waiting included, in all passes."""
+
+    decode: float = 0.0
+    encode: float = 0.0
+
+    @contextlib.contextmanager
+    def timed(self, stage: Literal["decode", "encode"]) -> Iterator[None]:
+        """Adds what the block takes to a stage, also if it fails."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            setattr(self, stage, getattr(self, stage) + time.monotonic() - begun)
 
 
 @dataclass(frozen=True)
@@ -64,10 +86,12 @@ class ScoredView:
 
 @dataclass(frozen=True)
 class ScoredImage:
-    """The scores of one image."""
+    """The scores of one image, and its perceptual hashes, if they were asked for."""
 
     facts: Facts
     views: tuple[ScoredView, ...]
+    hashes: tuple[PerceptualHash, ...]
+    stages: Stages
 
 
 class Scorer:
@@ -97,22 +121,24 @@ class Scorer:
             max_frames=options.max_frames,
             frame_seconds=self._frame_seconds,
             tiles=1 if detail.when else detail.tiles,
+            hashes=options.return_hashes,
         )
+        stages = Stages()
         self._concepts.prefetch(options.concepts)
-        facts, views = await self._pass(file, request, options, deadline)
+        facts, views, hashes = await self._pass(file, request, options, deadline, stages)
         closer = tuple(scored.view for scored in views if detail.asks_for(scored))
         if closer and detail.tiles > 1:
-            request = replace(request, tiles=detail.tiles, closer=closer[:MAX_CLOSER])
+            request = replace(request, tiles=detail.tiles, closer=closer[:MAX_CLOSER], hashes=False)
             try:
-                _, tiles = await self._pass(file, request, options, deadline)
+                _, tiles, _ = await self._pass(file, request, options, deadline, stages)
             except ScoringError as error:
                 # What the first look has shown may be enough to decide.
                 partial = f"the closer look failed: {error.message}"
-                return ScoredImage(replace(facts, partial=partial), tuple(views))
+                return ScoredImage(replace(facts, partial=partial), tuple(views), hashes, stages)
             if len(closer) > MAX_CLOSER:
                 facts = replace(facts, partial="too much of it calls for a closer look")
             views = sorted(views + tiles, key=lambda scored: scored.view.frame_time)
-        return ScoredImage(facts, tuple(views))
+        return ScoredImage(facts, tuple(views), hashes, stages)
 
     async def _pass(
         self,
@@ -120,39 +146,49 @@ class Scorer:
         request: Request,
         options: ScoringOptions,
         deadline: float,
-    ) -> tuple[Facts, list[ScoredView]]:
+        stages: Stages,
+    ) -> tuple[Facts, list[ScoredView], tuple[PerceptualHash, ...]]:
         """Decodes the file once and scores the views of that."""
-        async with self._decoders.decoded(
-            file,
-            request,
-            priority=options.priority,
-            deadline=deadline,
-            client=options.client,
-        ) as media:
-            concepts = await self._concepts.embed(options.concepts)
-            if not media.views:  # of a closer look at what is too small for one
-                return media.facts, []
-            try:
-                embeddings = await self._batcher.submit(
-                    media.pixels,
-                    priority=options.priority,
-                    deadline=deadline,
-                    client=options.client,
+        async with contextlib.AsyncExitStack() as held:
+            with stages.timed("decode"):
+                media = await held.enter_async_context(
+                    self._decoders.decoded(
+                        file,
+                        request,
+                        priority=options.priority,
+                        deadline=deadline,
+                        client=options.client,
+                    )
                 )
-            except QueueFullError as error:
-                raise ScoringError(Reason.QUEUE_FULL, "the queue of the device is full") from error
-            except DeadlineUnmeetableError as error:
-                message = "the device can't encode the image before the deadline"
-                raise ScoringError(Reason.DEADLINE_EXCEEDED, message) from error
-            except EncoderFailedError as error:
-                message = "the model failed on this image"
-                raise ScoringError(Reason.ENCODER_FAILED, message) from error
-            similarities = concepts.similarities(embeddings)
-            if not np.isfinite(similarities).all():
-                message = "the model's output for the concepts is not finite"
-                raise ScoringError(Reason.ENCODER_FAILED, message)
-            kept = embeddings if options.return_embeddings else [None] * len(embeddings)
-            views = [
-                ScoredView(*values) for values in zip(media.views, similarities, kept, strict=True)
-            ]
-            return media.facts, views
+            with stages.timed("encode"):
+                views = await self._scored(media, options, deadline)
+            return media.facts, views, media.hashes
+
+    async def _scored(
+        self, media: DecodedMedia, options: ScoringOptions, deadline: float
+    ) -> list[ScoredView]:
+        """Encodes views and compares them with the concepts."""
+        concepts = await self._concepts.embed(options.concepts)
+        if not media.views:  # of a closer look at what is too small for one
+            return []
+        try:
+            embeddings = await self._batcher.submit(
+                media.pixels,
+                priority=options.priority,
+                deadline=deadline,
+                client=options.client,
+            )
+        except QueueFullError as error:
+            raise ScoringError(Reason.QUEUE_FULL, "the queue of the device is full") from error
+        except DeadlineUnmeetableError as error:
+            message = "the device can't encode the image before the deadline"
+            raise ScoringError(Reason.DEADLINE_EXCEEDED, message) from error
+        except EncoderFailedError as error:
+            message = "the model failed on this image"
+            raise ScoringError(Reason.ENCODER_FAILED, message) from error
+        similarities = concepts.similarities(embeddings)
+        if not np.isfinite(similarities).all():
+            message = "the model's output for the concepts is not finite"
+            raise ScoringError(Reason.ENCODER_FAILED, message)
+        kept = embeddings if options.return_embeddings else [None] * len(embeddings)
+        return [ScoredView(*values) for values in zip(media.views, similarities, kept, strict=True)]

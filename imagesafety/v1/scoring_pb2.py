@@ -26,17 +26,17 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cimagesafety/v1/scoring.proto\x12\x0eimagesafety.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\"`\n\x11ScoreImageRequest\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32 .imagesafety.v1.ScoreImageHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"W\n\x10ScoreImageHeader\x12/\n\x07options\x18\x01 \x01(\x0b\x32\x1e.imagesafety.v1.ScoringOptions\x12\x12\n\nmedia_type\x18\x02 \x01(\t\"A\n\x12ScoreImageResponse\x12+\n\x06scores\x18\x01 \x01(\x0b\x32\x1b.imagesafety.v1.ImageScores\"\xab\x01\n\x12ScoreImagesRequest\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32!.imagesafety.v1.ScoreImagesHeaderH\x00\x12+\n\x05image\x18\x02 \x01(\x0b\x32\x1a.imagesafety.v1.WholeImageH\x00\x12+\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x1a.imagesafety.v1.ImageChunkH\x00\x42\x06\n\x04part\"D\n\x11ScoreImagesHeader\x12/\n\x07options\x18\x01 \x01(\x0b\x32\x1e.imagesafety.v1.ScoringOptions\"B\n\nWholeImage\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"P\n\nImageChunk\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x0c\n\x04last\x18\x04 \x01(\x08\"\x88\x01\n\x13ScoreImagesResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12-\n\x06scores\x18\x02 \x01(\x0b\x32\x1b.imagesafety.v1.ImageScoresH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\xe2\x01\n\x0eScoringOptions\x12)\n\x08\x63oncepts\x18\x01 \x03(\x0b\x32\x17.imagesafety.v1.Concept\x12*\n\x08priority\x18\x02 \x01(\x0e\x32\x18.imagesafety.v1.Priority\x12\x19\n\x11return_embeddings\x18\x03 \x01(\x08\x12\x17\n\nmax_frames\x18\x04 \x01(\rH\x00\x88\x01\x01\x12&\n\x06\x64\x65tail\x18\x05 \x01(\x0b\x32\x16.imagesafety.v1.Detail\x12\x0e\n\x06\x63lient\x18\x06 \x01(\tB\r\n\x0b_max_frames\"E\n\x06\x44\x65tail\x12\r\n\x05tiles\x18\x01 \x01(\r\x12,\n\x04when\x18\x02 \x03(\x0b\x32\x1e.imagesafety.v1.SimilarityBand\"D\n\x0eSimilarityBand\x12\x0f\n\x07\x63oncept\x18\x01 \x01(\t\x12\x10\n\x08\x61t_least\x18\x02 \x01(\x02\x12\x0f\n\x07\x61t_most\x18\x03 \x01(\x02\"{\n\x07\x43oncept\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x07prompts\x18\x02 \x01(\x0b\x32\x19.imagesafety.v1.PromptSetH\x00\x12&\n\x05probe\x18\x03 \x01(\x0b\x32\x15.imagesafety.v1.ProbeH\x00\x42\x0c\n\ndefinition\"4\n\tPromptSet\x12\'\n\x07prompts\x18\x01 \x03(\x0b\x32\x16.imagesafety.v1.Prompt\"6\n\x06Prompt\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\x02H\x00\x88\x01\x01\x42\t\n\x07_weight\"%\n\x05Probe\x12\x0e\n\x06vector\x18\x01 \x03(\x02\x12\x0c\n\x04\x62ias\x18\x02 \x01(\x02\"\xf7\x01\n\x0bImageScores\x12#\n\x05views\x18\x01 \x03(\x0b\x32\x14.imagesafety.v1.View\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\x12,\n\x05model\x18\x05 \x01(\x0b\x32\x1d.imagesafety.v1.ModelIdentity\x12\x0f\n\x07partial\x18\x06 \x01(\t\x12\x0e\n\x06\x66rames\x18\x07 \x01(\r\x12\x14\n\x0ctotal_frames\x18\x08 \x01(\r\x12+\n\x08\x64uration\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\"\xcb\x01\n\x04View\x12\x13\n\x0b\x66rame_index\x18\x01 \x01(\r\x12-\n\nframe_time\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x06region\x18\x03 \x01(\x0b\x32\x16.imagesafety.v1.Region\x12\x14\n\x0csimilarities\x18\x04 \x03(\x02\x12\x11\n\tembedding\x18\x05 \x03(\x02\x12.\n\nbackground\x18\x06 \x01(\x0e\x32\x1a.imagesafety.v1.Background\"B\n\x06Region\x12\x0c\n\x04left\x18\x01 \x01(\r\x12\x0b\n\x03top\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\"F\n\rModelIdentity\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0eweights_digest\x18\x02 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x03 \x01(\t\"\x16\n\x14\x44\x65scribeModelRequest\"\xb1\x01\n\x15\x44\x65scribeModelResponse\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x1d.imagesafety.v1.ModelIdentity\x12\x13\n\x0binput_width\x18\x02 \x01(\r\x12\x14\n\x0cinput_height\x18\x03 \x01(\r\x12\x17\n\x0f\x65mbedding_width\x18\x04 \x01(\r\x12&\n\x06limits\x18\x05 \x01(\x0b\x32\x16.imagesafety.v1.Limits\"\xa2\x02\n\x06Limits\x12\x17\n\x0fmax_image_bytes\x18\x01 \x01(\x04\x12\x18\n\x10max_image_pixels\x18\x02 \x01(\x04\x12\x19\n\x11max_message_bytes\x18\x03 \x01(\x04\x12\x14\n\x0cmax_concepts\x18\x04 \x01(\r\x12\x13\n\x0bmax_prompts\x18\x05 \x01(\r\x12\x1d\n\x15max_prompt_characters\x18\x06 \x01(\r\x12\x13\n\x0bmedia_types\x18\x07 \x03(\t\x12\x18\n\x10max_media_frames\x18\x08 \x01(\r\x12\x35\n\x12max_media_duration\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1a\n\x12\x64\x65\x66\x61ult_max_frames\x18\n \x01(\r*Q\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x11\n\rPRIORITY_BULK\x10\x02*T\n\nBackground\x12\x1a\n\x16\x42\x41\x43KGROUND_UNSPECIFIED\x10\x00\x12\x14\n\x10\x42\x41\x43KGROUND_WHITE\x10\x01\x12\x14\n\x10\x42\x41\x43KGROUND_BLACK\x10\x02\x32\xa1\x02\n\x0eScoringService\x12U\n\nScoreImage\x12!.imagesafety.v1.ScoreImageRequest\x1a\".imagesafety.v1.ScoreImageResponse(\x01\x12Z\n\x0bScoreImages\x12\".imagesafety.v1.ScoreImagesRequest\x1a#.imagesafety.v1.ScoreImagesResponse(\x01\x30\x01\x12\\\n\rDescribeModel\x12$.imagesafety.v1.DescribeModelRequest\x1a%.imagesafety.v1.DescribeModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cimagesafety/v1/scoring.proto\x12\x0eimagesafety.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\"`\n\x11ScoreImageRequest\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32 .imagesafety.v1.ScoreImageHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"W\n\x10ScoreImageHeader\x12/\n\x07options\x18\x01 \x01(\x0b\x32\x1e.imagesafety.v1.ScoringOptions\x12\x12\n\nmedia_type\x18\x02 \x01(\t\"A\n\x12ScoreImageResponse\x12+\n\x06scores\x18\x01 \x01(\x0b\x32\x1b.imagesafety.v1.ImageScores\"\xab\x01\n\x12ScoreImagesRequest\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32!.imagesafety.v1.ScoreImagesHeaderH\x00\x12+\n\x05image\x18\x02 \x01(\x0b\x32\x1a.imagesafety.v1.WholeImageH\x00\x12+\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x1a.imagesafety.v1.ImageChunkH\x00\x42\x06\n\x04part\"D\n\x11ScoreImagesHeader\x12/\n\x07options\x18\x01 \x01(\x0b\x32\x1e.imagesafety.v1.ScoringOptions\"B\n\nWholeImage\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"P\n\nImageChunk\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x0c\n\x04last\x18\x04 \x01(\x08\"\x88\x01\n\x13ScoreImagesResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12-\n\x06scores\x18\x02 \x01(\x0b\x32\x1b.imagesafety.v1.ImageScoresH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\x84\x02\n\x0eScoringOptions\x12)\n\x08\x63oncepts\x18\x01 \x03(\x0b\x32\x17.imagesafety.v1.Concept\x12*\n\x08priority\x18\x02 \x01(\x0e\x32\x18.imagesafety.v1.Priority\x12\x19\n\x11return_embeddings\x18\x03 \x01(\x08\x12\x17\n\nmax_frames\x18\x04 \x01(\rH\x00\x88\x01\x01\x12&\n\x06\x64\x65tail\x18\x05 \x01(\x0b\x32\x16.imagesafety.v1.Detail\x12\x0e\n\x06\x63lient\x18\x06 \x01(\t\x12 \n\x18return_perceptual_hashes\x18\x07 \x01(\x08\x42\r\n\x0b_max_frames\"E\n\x06\x44\x65tail\x12\r\n\x05tiles\x18\x01 \x01(\r\x12,\n\x04when\x18\x02 \x03(\x0b\x32\x1e.imagesafety.v1.SimilarityBand\"D\n\x0eSimilarityBand\x12\x0f\n\x07\x63oncept\x18\x01 \x01(\t\x12\x10\n\x08\x61t_least\x18\x02 \x01(\x02\x12\x0f\n\x07\x61t_most\x18\x03 \x01(\x02\"{\n\x07\x43oncept\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x07prompts\x18\x02 \x01(\x0b\x32\x19.imagesafety.v1.PromptSetH\x00\x12&\n\x05probe\x18\x03 \x01(\x0b\x32\x15.imagesafety.v1.ProbeH\x00\x42\x0c\n\ndefinition\"4\n\tPromptSet\x12\'\n\x07prompts\x18\x01 \x03(\x0b\x32\x16.imagesafety.v1.Prompt\"6\n\x06Prompt\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\x02H\x00\x88\x01\x01\x42\t\n\x07_weight\"%\n\x05Probe\x12\x0e\n\x06vector\x18\x01 \x03(\x02\x12\x0c\n\x04\x62ias\x18\x02 \x01(\x02\"\xda\x02\n\x0bImageScores\x12#\n\x05views\x18\x01 \x03(\x0b\x32\x14.imagesafety.v1.View\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\x12,\n\x05model\x18\x05 \x01(\x0b\x32\x1d.imagesafety.v1.ModelIdentity\x12\x0f\n\x07partial\x18\x06 \x01(\t\x12\x0e\n\x06\x66rames\x18\x07 \x01(\r\x12\x14\n\x0ctotal_frames\x18\x08 \x01(\r\x12+\n\x08\x64uration\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x39\n\x11perceptual_hashes\x18\n \x03(\x0b\x32\x1e.imagesafety.v1.PerceptualHash\x12&\n\x06stages\x18\x0b \x01(\x0b\x32\x16.imagesafety.v1.Stages\"s\n\x0ePerceptualHash\x12\x13\n\x0b\x66rame_index\x18\x01 \x01(\r\x12.\n\nbackground\x18\x02 \x01(\x0e\x32\x1a.imagesafety.v1.Background\x12\x0b\n\x03pdq\x18\x03 \x01(\x0c\x12\x0f\n\x07quality\x18\x04 \x01(\r\"^\n\x06Stages\x12)\n\x06\x64\x65\x63ode\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x65ncode\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xcb\x01\n\x04View\x12\x13\n\x0b\x66rame_index\x18\x01 \x01(\r\x12-\n\nframe_time\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x06region\x18\x03 \x01(\x0b\x32\x16.imagesafety.v1.Region\x12\x14\n\x0csimilarities\x18\x04 \x03(\x02\x12\x11\n\tembedding\x18\x05 \x03(\x02\x12.\n\nbackground\x18\x06 \x01(\x0e\x32\x1a.imagesafety.v1.Background\"B\n\x06Region\x12\x0c\n\x04left\x18\x01 \x01(\r\x12\x0b\n\x03top\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\"F\n\rModelIdentity\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0eweights_digest\x18\x02 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x03 \x01(\t\"\x16\n\x14\x44\x65scribeModelRequest\"\xb1\x01\n\x15\x44\x65scribeModelResponse\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x1d.imagesafety.v1.ModelIdentity\x12\x13\n\x0binput_width\x18\x02 \x01(\r\x12\x14\n\x0cinput_height\x18\x03 \x01(\r\x12\x17\n\x0f\x65mbedding_width\x18\x04 \x01(\r\x12&\n\x06limits\x18\x05 \x01(\x0b\x32\x16.imagesafety.v1.Limits\"\xa2\x02\n\x06Limits\x12\x17\n\x0fmax_image_bytes\x18\x01 \x01(\x04\x12\x18\n\x10max_image_pixels\x18\x02 \x01(\x04\x12\x19\n\x11max_message_bytes\x18\x03 \x01(\x04\x12\x14\n\x0cmax_concepts\x18\x04 \x01(\r\x12\x13\n\x0bmax_prompts\x18\x05 \x01(\r\x12\x1d\n\x15max_prompt_characters\x18\x06 \x01(\r\x12\x13\n\x0bmedia_types\x18\x07 \x03(\t\x12\x18\n\x10max_media_frames\x18\x08 \x01(\r\x12\x35\n\x12max_media_duration\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1a\n\x12\x64\x65\x66\x61ult_max_frames\x18\n \x01(\r*Q\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x11\n\rPRIORITY_BULK\x10\x02*T\n\nBackground\x12\x1a\n\x16\x42\x41\x43KGROUND_UNSPECIFIED\x10\x00\x12\x14\n\x10\x42\x41\x43KGROUND_WHITE\x10\x01\x12\x14\n\x10\x42\x41\x43KGROUND_BLACK\x10\x02\x32\xa1\x02\n\x0eScoringService\x12U\n\nScoreImage\x12!.imagesafety.v1.ScoreImageRequest\x1a\".imagesafety.v1.ScoreImageResponse(\x01\x12Z\n\x0bScoreImages\x12\".imagesafety.v1.ScoreImagesRequest\x1a#.imagesafety.v1.ScoreImagesResponse(\x01\x30\x01\x12\\\n\rDescribeModel\x12$.imagesafety.v1.DescribeModelRequest\x1a%.imagesafety.v1.DescribeModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'imagesafety.v1.scoring_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PRIORITY']._serialized_start=2629
-  _globals['_PRIORITY']._serialized_end=2710
-  _globals['_BACKGROUND']._serialized_start=2712
-  _globals['_BACKGROUND']._serialized_end=2796
+  _globals['_PRIORITY']._serialized_start=2975
+  _globals['_PRIORITY']._serialized_end=3056
+  _globals['_BACKGROUND']._serialized_start=3058
+  _globals['_BACKGROUND']._serialized_end=3142
   _globals['_SCOREIMAGEREQUEST']._serialized_start=105
   _globals['_SCOREIMAGEREQUEST']._serialized_end=201
   _globals['_SCOREIMAGEHEADER']._serialized_start=203
@@ -54,33 +54,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCOREIMAGESRESPONSE']._serialized_start=754
   _globals['_SCOREIMAGESRESPONSE']._serialized_end=890
   _globals['_SCORINGOPTIONS']._serialized_start=893
-  _globals['_SCORINGOPTIONS']._serialized_end=1119
-  _globals['_DETAIL']._serialized_start=1121
-  _globals['_DETAIL']._serialized_end=1190
-  _globals['_SIMILARITYBAND']._serialized_start=1192
-  _globals['_SIMILARITYBAND']._serialized_end=1260
-  _globals['_CONCEPT']._serialized_start=1262
-  _globals['_CONCEPT']._serialized_end=1385
-  _globals['_PROMPTSET']._serialized_start=1387
-  _globals['_PROMPTSET']._serialized_end=1439
-  _globals['_PROMPT']._serialized_start=1441
-  _globals['_PROMPT']._serialized_end=1495
-  _globals['_PROBE']._serialized_start=1497
-  _globals['_PROBE']._serialized_end=1534
-  _globals['_IMAGESCORES']._serialized_start=1537
-  _globals['_IMAGESCORES']._serialized_end=1784
-  _globals['_VIEW']._serialized_start=1787
-  _globals['_VIEW']._serialized_end=1990
-  _globals['_REGION']._serialized_start=1992
-  _globals['_REGION']._serialized_end=2058
-  _globals['_MODELIDENTITY']._serialized_start=2060
-  _globals['_MODELIDENTITY']._serialized_end=2130
-  _globals['_DESCRIBEMODELREQUEST']._serialized_start=2132
-  _globals['_DESCRIBEMODELREQUEST']._serialized_end=2154
-  _globals['_DESCRIBEMODELRESPONSE']._serialized_start=2157
-  _globals['_DESCRIBEMODELRESPONSE']._serialized_end=2334
-  _globals['_LIMITS']._serialized_start=2337
-  _globals['_LIMITS']._serialized_end=2627
-  _globals['_SCORINGSERVICE']._serialized_start=2799
-  _globals['_SCORINGSERVICE']._serialized_end=3088
+  _globals['_SCORINGOPTIONS']._serialized_end=1153
+  _globals['_DETAIL']._serialized_start=1155
+  _globals['_DETAIL']._serialized_end=1224
+  _globals['_SIMILARITYBAND']._serialized_start=1226
+  _globals['_SIMILARITYBAND']._serialized_end=1294
+  _globals['_CONCEPT']._serialized_start=1296
+  _globals['_CONCEPT']._serialized_end=1419
+  _globals['_PROMPTSET']._serialized_start=1421
+  _globals['_PROMPTSET']._serialized_end=1473
+  _globals['_PROMPT']._serialized_start=1475
+  _globals['_PROMPT']._serialized_end=1529
+  _globals['_PROBE']._serialized_start=1531
+  _globals['_PROBE']._serialized_end=1568
+  _globals['_IMAGESCORES']._serialized_start=1571
+  _globals['_IMAGESCORES']._serialized_end=1917
+  _globals['_PERCEPTUALHASH']._serialized_start=1919
+  _globals['_PERCEPTUALHASH']._serialized_end=2034
+  _globals['_STAGES']._serialized_start=2036
+  _globals['_STAGES']._serialized_end=2130
+  _globals['_VIEW']._serialized_start=2133
+  _globals['_VIEW']._serialized_end=2336
+  _globals['_REGION']._serialized_start=2338
+  _globals['_REGION']._serialized_end=2404
+  _globals['_MODELIDENTITY']._serialized_start=2406
+  _globals['_MODELIDENTITY']._serialized_end=2476
+  _globals['_DESCRIBEMODELREQUEST']._serialized_start=2478
+  _globals['_DESCRIBEMODELREQUEST']._serialized_end=2500
+  _globals['_DESCRIBEMODELRESPONSE']._serialized_start=2503
+  _globals['_DESCRIBEMODELRESPONSE']._serialized_end=2680
+  _globals['_LIMITS']._serialized_start=2683
+  _globals['_LIMITS']._serialized_end=2973
+  _globals['_SCORINGSERVICE']._serialized_start=3145
+  _globals['_SCORINGSERVICE']._serialized_end=3434
 # @@protoc_insertion_point(module_scope)

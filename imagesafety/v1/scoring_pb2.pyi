@@ -391,6 +391,7 @@ class ScoringOptions(_message.Message):
     MAX_FRAMES_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     CLIENT_FIELD_NUMBER: _builtins.int
+    RETURN_PERCEPTUAL_HASHES_FIELD_NUMBER: _builtins.int
     priority: Global___Priority.ValueType
     """Who goes first when there is a queue."""
     return_embeddings: _builtins.bool
@@ -403,6 +404,8 @@ class ScoringOptions(_message.Message):
     """For whom this is, such as the name of a server or tenant; may be empty. Within a priority, what
     waits is shared out fairly between these, so that a flood from one keeps no other waiting.
     """
+    return_perceptual_hashes: _builtins.bool
+    """Whether to return perceptual hashes of the pictures as well."""
     @_builtins.property
     def concepts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Concept]:
         """At least one; names are unique. DescribeModel tells how many concepts and prompts may be sent."""
@@ -420,10 +423,11 @@ class ScoringOptions(_message.Message):
         max_frames: _builtins.int | None = ...,
         detail: Global___Detail | None = ...,
         client: _builtins.str = ...,
+        return_perceptual_hashes: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_frames", b"_max_frames", "detail", b"detail", "max_frames", b"max_frames"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_frames", b"_max_frames", "client", b"client", "concepts", b"concepts", "detail", b"detail", "max_frames", b"max_frames", "priority", b"priority", "return_embeddings", b"return_embeddings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_frames", b"_max_frames", "client", b"client", "concepts", b"concepts", "detail", b"detail", "max_frames", b"max_frames", "priority", b"priority", "return_embeddings", b"return_embeddings", "return_perceptual_hashes", b"return_perceptual_hashes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_frames: _TypeAlias = _typing.Literal["max_frames"]  # noqa: Y015
     _WhichOneofArgType__max_frames: _TypeAlias = _typing.Literal["_max_frames", b"_max_frames"]  # noqa: Y015
@@ -626,6 +630,8 @@ class ImageScores(_message.Message):
     FRAMES_FIELD_NUMBER: _builtins.int
     TOTAL_FRAMES_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
+    PERCEPTUAL_HASHES_FIELD_NUMBER: _builtins.int
+    STAGES_FIELD_NUMBER: _builtins.int
     media_type: _builtins.str
     """The media type that the bytes turned out to be."""
     width: _builtins.int
@@ -654,6 +660,14 @@ class ImageScores(_message.Message):
     def duration(self) -> _duration_pb2.Duration:
         """How long an animation or video is shown."""
 
+    @_builtins.property
+    def perceptual_hashes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PerceptualHash]:
+        """If the call asked for them: one for each picture that views were made of, whole."""
+
+    @_builtins.property
+    def stages(self) -> Global___Stages:
+        """How long the service took for what."""
+
     def __init__(
         self,
         *,
@@ -666,14 +680,82 @@ class ImageScores(_message.Message):
         frames: _builtins.int = ...,
         total_frames: _builtins.int = ...,
         duration: _duration_pb2.Duration | None = ...,
+        perceptual_hashes: _abc.Iterable[Global___PerceptualHash] | None = ...,
+        stages: Global___Stages | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "model", b"model", "stages", b"stages"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "frames", b"frames", "height", b"height", "media_type", b"media_type", "model", b"model", "partial", b"partial", "total_frames", b"total_frames", "views", b"views", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "frames", b"frames", "height", b"height", "media_type", b"media_type", "model", b"model", "partial", b"partial", "perceptual_hashes", b"perceptual_hashes", "stages", b"stages", "total_frames", b"total_frames", "views", b"views", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ImageScores: _TypeAlias = ImageScores  # noqa: Y015
+
+@_typing.final
+class PerceptualHash(_message.Message):
+    """A hash of what a picture looks like: of a copy in another size or format it differs in few bits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    BACKGROUND_FIELD_NUMBER: _builtins.int
+    PDQ_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
+    frame_index: _builtins.int
+    """Which frame of the file, from 0."""
+    background: Global___Background.ValueType
+    """What the frame was laid on."""
+    pdq: _builtins.bytes
+    """Meta's PDQ hash: 256 bits in 32 bytes, the first bit of its usual hexadecimal form first."""
+    quality: _builtins.int
+    """PDQ's quality, from 0 to 100: how much there is in the picture to tell it from others. Under 50,
+    Meta recommends not to match.
+    """
+    def __init__(
+        self,
+        *,
+        frame_index: _builtins.int = ...,
+        background: Global___Background.ValueType = ...,
+        pdq: _builtins.bytes = ...,
+        quality: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["background", b"background", "frame_index", b"frame_index", "pdq", b"pdq", "quality", b"quality"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PerceptualHash: _TypeAlias = PerceptualHash  # noqa: Y015
+
+@_typing.final
+class Stages(_message.Message):
+    """How long an image took in the service, waiting included."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECODE_FIELD_NUMBER: _builtins.int
+    ENCODE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def decode(self) -> _duration_pb2.Duration:
+        """From the last byte of the file to its views."""
+
+    @_builtins.property
+    def encode(self) -> _duration_pb2.Duration:
+        """From there to the embeddings."""
+
+    def __init__(
+        self,
+        *,
+        decode: _duration_pb2.Duration | None = ...,
+        encode: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decode", b"decode", "encode", b"encode"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decode", b"decode", "encode", b"encode"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Stages: _TypeAlias = Stages  # noqa: Y015
 
 @_typing.final
 class View(_message.Message):

@@ -8,6 +8,7 @@ import random
 import time
 import warnings
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from PIL import Image
@@ -19,14 +20,17 @@ from inference.decoder.media import (
     DecodedMedia,
     Facts,
     MediaLimits,
+    PerceptualHash,
     Preprocessing,
     Region,
     Request,
     View,
 )
 from inference.decoder.media_types import check_type
+from inference.decoder.perceptual_hash import hash_scale, hashes_of
 from inference.decoder.pillow_source import PillowSource
 from inference.decoder.reduction import SCALED_DECODE_MARGIN, Frame, Picture, view_pixels
+from inference.decoder.renderings import Rendering
 from inference.decoder.video_source import VideoSource
 from inference.decoder.views import regions_of, tiles_of
 from inference.errors import Reason, ScoringError
@@ -37,7 +41,20 @@ CUT_OFF = "the file ends too early"
 # strips can't keep a device busy until the deadline lets them in.
 _MOST_REGIONS = 128
 
-_Views = list[tuple[View, bytes]]
+
+@dataclass
+class _Seen:
+    """What was made of a frame, or of several."""
+
+    views: list[View] = field(default_factory=list)
+    pixels: list[bytes] = field(default_factory=list)
+    hashes: list[PerceptualHash] = field(default_factory=list)
+
+    def add(self, other: _Seen) -> None:
+        """Takes over what was made of another one."""
+        self.views += other.views
+        self.pixels += other.pixels
+        self.hashes += other.hashes
 
 
 class Source(Protocol):
@@ -98,9 +115,9 @@ class Decoder:
     ) -> DecodedMedia:
         source = self._open(data, media_type, request, cut_off)
         if request.closer:
-            frames, views = len(request.closer), self._closer_views(source, request)
+            frames, seen = len(request.closer), self._seen_closer(source, request)
         else:
-            frames, views = self._chosen_views(source, request)
+            frames, seen = self._chosen(source, request)
         facts = Facts(
             media_type=media_type,
             width=source.width,
@@ -110,7 +127,7 @@ class Decoder:
             duration=source.duration,
             partial=source.partial or (CUT_OFF if cut_off else ""),
         )
-        return DecodedMedia(facts, tuple(view for view, _ in views), tuple(p for _, p in views))
+        return DecodedMedia(facts, tuple(seen.views), tuple(seen.pixels), tuple(seen.hashes))
 
     def _open(self, data: bytes, media_type: str, request: Request, cut_off: bool) -> Source:
         # libavif refuses a file that is cut off; FFmpeg decodes what there is of it.
@@ -119,17 +136,18 @@ class Decoder:
 
         def scale(width: int, height: int) -> float:
             across, down = self._input_size
-            return SCALED_DECODE_MARGIN * max(
+            for_views = SCALED_DECODE_MARGIN * max(
                 max(across / region.width, down / region.height)
                 for region in self._regions(width, height, request)
             )
+            return max(for_views, hash_scale(width, height)) if request.hashes else for_views
 
         if media_type == "image/webp" and cut_off:
             data = whole_frames(data) or data
         return PillowSource(data, media_type, self._limits, scale)
 
-    def _chosen_views(self, source: Source, request: Request) -> tuple[int, _Views]:
-        """How many frames were compared, and the views of those that were chosen, in order."""
+    def _chosen(self, source: Source, request: Request) -> tuple[int, _Seen]:
+        """How many frames were compared, and what is seen of those that were chosen, in order."""
         all_frames = request.max_frames == 0
         regions = len(regions_of(source.width, source.height, self._input_size))
         max_frames = max(1, min(request.max_frames, _MOST_REGIONS // regions))
@@ -140,52 +158,63 @@ class Decoder:
             raise ScoringError(Reason.UNDECODABLE, "no frame of it can be decoded")
         second = next(frames, None)
         if second is None:
-            return 1, self._views_of_frame(first, request)
+            return 1, self._seen_of_frame(first, request)
         chooser = AllFrames() if all_frames else FrameChooser(max_frames, self._rng)
-        kept: dict[int, _Views] = {}
+        kept: dict[int, _Seen] = {}
         count, last, last_number = 0, first, 0
         for count, frame in enumerate(itertools.chain((first, second), frames), start=1):
             choice = chooser.offer(count, frame.thumbnail(self._input_size))
             for number in choice.drop:
                 del kept[number]
             if choice.keep:
-                kept[count] = self._views_of_frame(frame, request)
+                kept[count] = self._seen_of_frame(frame, request)
             if frame.time >= last.time:  # sampled frames come out of order
                 last, last_number = frame, count
         chosen = chooser.chosen(last_number, last.thumbnail(self._input_size))
         if last_number in chosen and last_number not in kept:
-            kept[last_number] = self._views_of_frame(last, request)
-        views = [view for number in chosen for view in kept[number]]
-        return count, sorted(views, key=lambda view: view[0].frame_time)
+            kept[last_number] = self._seen_of_frame(last, request)
+        seen = _Seen()
+        for frame_seen in sorted(
+            (kept[number] for number in chosen), key=lambda one: one.views[0].frame_time
+        ):
+            seen.add(frame_seen)
+        return count, seen
 
-    def _closer_views(self, source: Source, request: Request) -> _Views:
+    def _seen_closer(self, source: Source, request: Request) -> _Seen:
         """The tiles of the views that were asked for."""
         wanted: dict[int, dict[Region, None]] = {}
         for view in request.closer:
             wanted.setdefault(view.frame_index, {})[view.region] = None
         places = [(view.frame_index, view.frame_time) for view in request.closer]
-        return [
-            made
-            for frame in source.frames_at(places)
-            for picture in (frame.picture(),)
-            for region in wanted[frame.index]
-            for tile in tiles_of(region, request.tiles, self._input_size)
-            for made in self._views(frame, picture, tile)
-        ]
+        seen = _Seen()
+        for frame in source.frames_at(places):
+            tiles = [
+                tile
+                for region in wanted[frame.index]
+                for tile in tiles_of(region, request.tiles, self._input_size)
+            ]
+            self._look(frame, frame.picture(), tiles, seen)
+        return seen
 
-    def _views_of_frame(self, frame: Frame, request: Request) -> _Views:
-        picture = frame.picture()
-        return [
-            made
-            for region in self._regions(picture.width, picture.height, request)
-            for made in self._views(frame, picture, region)
-        ]
+    def _seen_of_frame(self, frame: Frame, request: Request) -> _Seen:
+        picture, seen = frame.picture(), _Seen()
+        regions = self._regions(picture.width, picture.height, request)
+        ways = self._look(frame, picture, regions, seen)
+        if request.hashes:
+            seen.hashes += hashes_of(frame.index, picture, ways)
+        return seen
 
-    def _views(self, frame: Frame, picture: Picture, region: Region) -> _Views:
-        return [
-            (View(frame.index, frame.time, region, background), pixels)
-            for background, pixels in view_pixels(picture, region, self._preprocessing)
-        ]
+    def _look(
+        self, frame: Frame, picture: Picture, regions: Iterable[Region], seen: _Seen
+    ) -> set[Rendering]:
+        """Adds the views of some regions to `seen`; the ways in which they are shown."""
+        ways = set()
+        for region in regions:
+            for way, pixels in view_pixels(picture, region, self._preprocessing):
+                seen.views.append(View(frame.index, frame.time, region, way.background))
+                seen.pixels.append(pixels)
+                ways.add(way)
+        return ways
 
     def _regions(self, width: int, height: int, request: Request) -> list[Region]:
         """The regions of a frame, each followed by its tiles."""

@@ -63,13 +63,23 @@ class View:
 
 
 @dataclass(frozen=True)
+class PerceptualHash:
+    """PDQ of a whole picture that views were made of: 32 bytes, and a quality from 0 to 100."""
+
+    frame_index: int
+    background: Background
+    pdq: bytes
+    quality: int
+
+
+@dataclass(frozen=True)
 class Request:
     """What is wanted of a file.
 
     `max_frames` is the most frames that are chosen, 0 for all that differ; `frame_seconds` how
     long the choosing may take, and `seconds` how much processor time all of it. `tiles` adds a grid
     of 2×2 tiles to every region, or 2×2 and 3×3. With `closer`, only the tiles of these views are
-    made.
+    made. `hashes` asks for perceptual hashes as well.
     """
 
     declared_type: str
@@ -78,6 +88,7 @@ class Request:
     seconds: float = math.inf
     tiles: int = 1
     closer: tuple[View, ...] = ()
+    hashes: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,8 +110,12 @@ class Facts:
 
 @dataclass(frozen=True)
 class DecodedMedia:
-    """The views of one file; `pixels[i]` are those of `views[i]`: height × width × 3 bytes, RGB."""
+    """The views of one file; `pixels[i]` are those of `views[i]`: height × width × 3 bytes, RGB.
+
+    `hashes`, if they were asked for, has one for each picture that views were made of.
+    """
 
     facts: Facts
     views: tuple[View, ...]
     pixels: Sequence[bytes]
+    hashes: tuple[PerceptualHash, ...] = ()

@@ -3,7 +3,7 @@
 One packet each way for a file, over a SEQPACKET socket: a request as JSON, with file descriptors of
 an empty file for the views and of the file itself, and a reply as JSON. A small file's bytes stand
 in the packet instead, after a zero byte. The views are records of fixed size: a header and the
-pixels.
+pixels. Behind them stand the perceptual hashes, records of fixed size too.
 
 A decoder that a hostile file has taken over can say what it likes, so nothing of its is unpickled
 or evaluated, and a reply that is not as agreed is the end of that decoder.
@@ -21,6 +21,7 @@ from inference.decoder.media import (
     DecodedMedia,
     Facts,
     MediaLimits,
+    PerceptualHash,
     Preprocessing,
     Region,
     Request,
@@ -34,6 +35,8 @@ _CONTENT = b"\0"  # never in JSON
 _MAX_TEXT = 300
 _LONGEST = 1e9  # seconds
 _HEADER = struct.Struct("<IdIIIIB")
+_HASH = struct.Struct("<IB32sB")
+_BEST_QUALITY = 100
 # The reasons that a file can be the cause of.
 _REASONS = frozenset(
     {Reason.EMPTY_IMAGE, Reason.UNSUPPORTED_TYPE, Reason.TYPE_MISMATCH, Reason.TRUNCATED}
@@ -70,10 +73,11 @@ class WorkerSettings:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a decoder found: facts and the number of views, or an error."""
+    """What a decoder found: facts and the numbers of views and of hashes, or an error."""
 
     facts: Facts | None
     views: int
+    hashes: int
     error: ScoringError | None
 
 
@@ -93,6 +97,7 @@ def pack_request(request: Request, content: bytes | None) -> tuple[bytes, ...]:
                 [view.frame_index, view.frame_time, *asdict(view.region).values()]
                 for view in request.closer
             ],
+            request.hashes,
         ]
     ).encode()
     return (head,) if content is None else (head, _CONTENT, content)
@@ -101,17 +106,19 @@ def pack_request(request: Request, content: bytes | None) -> tuple[bytes, ...]:
 def unpack_request(packet: bytes) -> tuple[Request, bytes | None]:
     """The request in a packet, which comes from the service, and the file's content if there."""
     head, mark, content = packet.partition(_CONTENT)
-    declared_type, max_frames, frame_seconds, seconds, tiles, closer = json.loads(head)
+    declared_type, max_frames, frame_seconds, seconds, tiles, closer, hashes = json.loads(head)
     views = (
         View(index, shown_at, Region(*region), Background.NONE)
         for index, shown_at, *region in closer
     )
-    request = Request(declared_type, max_frames, frame_seconds, seconds, tiles, tuple(views))
+    request = Request(
+        declared_type, max_frames, frame_seconds, seconds, tiles, tuple(views), hashes
+    )
     return request, content if mark else None
 
 
 def pack_media(media: DecodedMedia, write: Callable[[bytes, bytes], None]) -> bytes:
-    """Writes the views of a file, header and pixels, and returns the reply about it."""
+    """Writes views, header and pixels, and hashes of a file, and returns the reply about it."""
     for view, pixels in zip(media.views, media.pixels, strict=True):
         region = view.region
         header = _HEADER.pack(
@@ -121,7 +128,10 @@ def pack_media(media: DecodedMedia, write: Callable[[bytes, bytes], None]) -> by
             view.background,
         )
         write(header, pixels)
-    return json.dumps([list(asdict(media.facts).values()), len(media.views)]).encode()
+    for found in media.hashes:
+        write(_HASH.pack(found.frame_index, found.background, found.pdq, found.quality), b"")
+    facts = list(asdict(media.facts).values())
+    return json.dumps([facts, len(media.views), len(media.hashes)]).encode()
 
 
 def pack_error(error: ScoringError) -> bytes:
@@ -132,9 +142,13 @@ def pack_error(error: ScoringError) -> bytes:
 def unpack_reply(packet: bytes) -> Reply:
     """The reply in a packet. Raises BrokenReplyError."""
     try:
-        first, second = json.loads(packet)
+        first, *others = json.loads(packet)
         if isinstance(first, str):
-            return Reply(None, 0, ScoringError(_reason(first), _text(second)))
+            (message,) = others
+            return Reply(None, 0, 0, ScoringError(_reason(first), _text(message)))
+        views, hashes = map(_count, others)
+        if hashes > views:
+            raise ValueError("more pictures than views of them")
         media_type, width, height, frames, total_frames, duration, partial = first
         facts = Facts(
             media_type=_text(media_type),
@@ -145,13 +159,13 @@ def unpack_reply(packet: bytes) -> Reply:
             duration=_seconds(duration),
             partial=_text(partial),
         )
-        return Reply(facts, _count(second), None)
+        return Reply(facts, views, hashes, None)
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise BrokenReplyError("a reply that can't be read") from error
 
 
 class StoredViews(Sequence[bytes]):
-    """The views that a decoder has written; their pixels are read when they are asked for."""
+    """What a decoder has written; the pixels of the views are read when they are asked for."""
 
     def __init__(self, read: Callable[[int, int], bytes], count: int, view_bytes: int) -> None:
         """`read` takes a number of bytes and an offset."""
@@ -179,6 +193,23 @@ class StoredViews(Sequence[bytes]):
             return View(frame_index, _seconds(seconds), Region(*region), Background(background))
         except (struct.error, ValueError) as error:
             raise BrokenReplyError("a view that can't be read") from error
+
+    def hashes(self, count: int) -> tuple[PerceptualHash, ...]:
+        """The hashes behind the views. Raises BrokenReplyError."""
+        start = self._count * self._record_bytes
+        return tuple(
+            _hash(self._read(_HASH.size, start + number * _HASH.size)) for number in range(count)
+        )
+
+
+def _hash(record: bytes) -> PerceptualHash:
+    try:
+        frame_index, background, pdq, quality = _HASH.unpack(record)
+        if quality > _BEST_QUALITY:
+            raise ValueError("no quality")
+        return PerceptualHash(frame_index, Background(background), pdq, quality)
+    except (struct.error, ValueError) as error:
+        raise BrokenReplyError("a hash that can't be read") from error
 
 
 def _reason(name: str) -> Reason:

@@ -10,13 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from inference.decoder.colour import ColourSpace
-from inference.decoder.media import Background, Preprocessing, Region
-from inference.decoder.thumbnails import Thumbnail, fine_size, thumbnail_of
+from inference.decoder.media import Preprocessing, Region
+from inference.decoder.renderings import Rendering, renderings
+from inference.decoder.thumbnails import Thumbnail
 
 # How much larger than the view a scaled JPEG decode stays: the model can't tell the difference.
 SCALED_DECODE_MARGIN = 2
@@ -25,8 +24,6 @@ _RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
 }
-# Of 255, in any of 32×32 cells: wide-gamut photos stay far below.
-_ANOTHER_PICTURE = 48
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class Frame(Protocol):
 
 def view_pixels(
     picture: Picture, region: Region, wanted: Preprocessing
-) -> list[tuple[Background, bytes]]:
+) -> list[tuple[Rendering, bytes]]:
     """The views of a region: height × width × 3 bytes, RGB.
 
     One on white and one on black, where something shows through and it makes a difference; and one
@@ -79,55 +76,9 @@ def view_pixels(
         size, offset = _fitted(region, wanted)
     reduced = image.resize(size, resampling, box=box)
     return [
-        (background, _on_canvas(layer, offset, wanted).tobytes())
-        for background, layer in _layers(reduced, picture.colours)
+        (way, _on_canvas(layer, offset, wanted).tobytes())
+        for way, layer in renderings(reduced, picture.colours)
     ]
-
-
-def _layers(reduced: Image.Image, colours: ColourSpace) -> list[tuple[Background, Image.Image]]:
-    """What may be seen of it, in sRGB: more than one, where that depends on who shows it."""
-    if reduced.mode != "RGBA":
-        return [(Background.NONE, image) for image in _interpretations(reduced, colours)]
-    alpha = reduced.getchannel("A")
-    layers = []
-    for opaque in _interpretations(reduced.convert("RGB"), colours):
-        white, black = (_laid_on(colour, opaque, alpha) for colour in ("white", "black"))
-        same = _thumbnail(white).shows_the_same(_thumbnail(black))
-        layers += (
-            [(Background.NONE, white)]
-            if same
-            else [(Background.WHITE, white), (Background.BLACK, black)]
-        )
-    return layers
-
-
-def _interpretations(reduced: Image.Image, colours: ColourSpace) -> list[Image.Image]:
-    """In sRGB as the file says, and as if it said nothing, where that is quite another picture.
-
-    Programs don't agree on which profiles and gammas make sense.
-    """
-    meant = colours.to_srgb(reduced)
-    if not colours.is_named or reduced.mode == "CMYK":
-        return [meant]
-    plain = reduced.convert("RGB")
-    difference = int(np.abs(_cells(meant) - _cells(plain)).max())
-    return [meant, plain] if difference > _ANOTHER_PICTURE else [meant]
-
-
-def _laid_on(colour: str, opaque: Image.Image, alpha: Image.Image) -> Image.Image:
-    canvas = Image.new("RGB", opaque.size, colour)
-    canvas.paste(opaque, mask=alpha)
-    return canvas
-
-
-def _cells(view: Image.Image) -> npt.NDArray[np.int16]:
-    """The means of 32×32 cells."""
-    cells = view.resize((32, 32), Image.Resampling.BOX, reducing_gap=1.0)
-    return np.asarray(cells, np.int16)
-
-
-def _thumbnail(view: Image.Image) -> Thumbnail:
-    return thumbnail_of(view, fine_size(*view.size, view.size))
 
 
 def _fitted(region: Region, wanted: Preprocessing) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from imagesafety.client import ConceptSet, ScoringClient, ScoringError
 from imagesafety.policy_file import find_policy, load_policy
-from imagesafety.scores import ImageScores
+from imagesafety.scores import ImageScores, PerceptualHash
 from tests.e2e.conftest import Pair
 from tests.e2e.pict_rs import Answer, pieces, post
 from tests.e2e.processes import (
@@ -103,6 +103,40 @@ async def scored(pair: Pair, data: bytes, **options: object) -> ImageScores:
             timeout=30,
             **options,  # type: ignore[arg-type]
         )
+
+
+def distance(one: PerceptualHash, other: PerceptualHash) -> int:
+    return (int.from_bytes(one.pdq) ^ int.from_bytes(other.pdq)).bit_count()
+
+
+async def test_a_copy_of_a_picture_has_almost_the_same_perceptual_hash(pair: Pair) -> None:
+    original, other = drawn(seed=5, size=900), drawn(seed=6, size=900)
+    copy = still(original.resize((320, 320)), "image/jpeg", quality=60)
+    found = [
+        await scored(pair, data, perceptual_hashes=True)
+        for data in (still(original), copy, still(other))
+    ]
+    [[first], [again], [another]] = [scores.perceptual_hashes for scores in found]
+    assert first.quality > 0
+    assert distance(first, again) <= 31 < distance(first, another)
+    assert not (await scored(pair, copy)).perceptual_hashes
+
+
+async def test_every_picture_that_was_looked_at_has_a_perceptual_hash(pair: Pair) -> None:
+    frames = [drawn(seed=number, size=160) for number in range(5)]
+    animation = await scored(pair, moving(frames, "image/webp"), perceptual_hashes=True)
+    assert [found.frame_index for found in animation.perceptual_hashes] == [0, 1, 2, 3, 4]
+    shape = GOOD.convert("RGBA")
+    shape.paste((0, 0, 0, 0), (0, 0, 150, 300))
+    see_through = await scored(pair, still(shape), perceptual_hashes=True)
+    assert [found.background for found in see_through.perceptual_hashes] == ["white", "black"]
+
+
+async def test_the_times_of_a_closer_look_are_part_of_the_answer(pair: Pair) -> None:
+    for tiles in (1, 3):
+        scores = await scored(pair, small_triangle(), tiles=tiles)
+        assert 0 < scores.decode_seconds < 30
+        assert 0 < scores.encode_seconds < 30
 
 
 def small_triangle() -> bytes:

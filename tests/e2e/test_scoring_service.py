@@ -193,6 +193,23 @@ def test_many_images_on_one_stream(stub: Stub) -> None:
         np.testing.assert_allclose(by_id[name].scores.views[0].similarities, single, atol=1e-5)
 
 
+def test_perceptual_hashes_and_times_are_the_same_in_one_call_and_in_a_stream(stub: Stub) -> None:
+    options = scoring_pb2.ScoringOptions(concepts=CONCEPTS, return_perceptual_hashes=True)
+    single = stub.ScoreImage(image(BAD, options), timeout=30).scores
+    bulk = [
+        Bulk(header=scoring_pb2.ScoreImagesHeader(options=options)),
+        Bulk(image=scoring_pb2.WholeImage(request_id="bad", data=BAD)),
+    ]
+    [answer] = stub.ScoreImages(iter(bulk), timeout=30)
+    [found] = single.perceptual_hashes
+    assert [found] == list(answer.scores.perceptual_hashes)
+    assert (found.frame_index, found.background, len(found.pdq)) == (0, 0, 32)
+    for scores in (single, answer.scores):
+        for stage in (scores.stages.decode, scores.stages.encode):
+            assert datetime.timedelta(0) < stage.ToTimedelta() < datetime.timedelta(seconds=30)
+    assert not stub.ScoreImage(image(BAD), timeout=30).scores.perceptual_hashes
+
+
 @pytest.mark.parametrize(
     "message",
     [

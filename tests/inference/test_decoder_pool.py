@@ -3,15 +3,18 @@
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from inference import decoder_process
+from inference.decoder.decode import Decoder
 from inference.decoder.media import DecodedMedia, MediaLimits, Request
 from inference.decoder.protocol import WorkerSettings
 from inference.decoder_pool import DecoderPool
@@ -21,6 +24,7 @@ from inference.shared_file import SharedFile
 from inference.work_queue import Priority
 from tests.e2e.processes import is_alive, wait_until
 from tests.inference.decoder.test_decode import SQUASH, drawing
+from tests.inference.faulty_worker import HASHES
 from tests.media import drawn, moving, still
 
 GOOD = still(drawing())
@@ -64,19 +68,24 @@ def shared(data: bytes) -> Iterator[SharedFile]:
 
 
 async def decode(
-    pool: DecoderPool, data: bytes, declared: str = "", *, max_frames: int = 16
+    pool: DecoderPool,
+    data: bytes,
+    declared: str = "",
+    *,
+    max_frames: int = 16,
+    hashes: bool = False,
 ) -> DecodedMedia:
     """Decodes a file, and holds its views no longer than it takes to copy them."""
     deadline = asyncio.get_running_loop().time() + 60
-    request = Request(declared, max_frames, frame_seconds=60)
+    request = Request(declared, max_frames, frame_seconds=60, hashes=hashes)
     with shared(data) as file:
         async with pool.decoded(file, request, priority=Priority.BULK, deadline=deadline) as media:
-            return DecodedMedia(media.facts, media.views, tuple(media.pixels))
+            return replace(media, pixels=tuple(media.pixels))
 
 
-async def reason(pool: DecoderPool, data: bytes) -> Reason:
+async def reason(pool: DecoderPool, data: bytes, *, hashes: bool = False) -> Reason:
     with pytest.raises(ScoringError) as caught:
-        await decode(pool, data)
+        await decode(pool, data, hashes=hashes)
     return caught.value.reason
 
 
@@ -100,9 +109,10 @@ async def test_many_views_come_back_in_order() -> None:
     frames = [drawn(seed=number, size=100) for number in range(150)]
     async with pool_of() as pool:
         data = moving(frames, "image/webp")
-        media = await decode(pool, data, max_frames=0)
-        again = await decode(pool, data, max_frames=0)
+        media = await decode(pool, data, max_frames=0, hashes=True)
+        again = await decode(pool, data, max_frames=0, hashes=True)
     assert [view.frame_index for view in media.views] == list(range(150))
+    assert [found.frame_index for found in media.hashes] == list(range(150))
     assert sum(map(len, media.pixels)) > MIB
     assert media == again
 
@@ -145,6 +155,29 @@ async def test_a_file_that_breaks_its_decoder_costs_one_error(
         assert [answer for answer in answers if isinstance(answer, Reason)] == [expected]
         assert all(media.views for media in answers if isinstance(media, DecodedMedia))
         assert (await decode(pool, GOOD)).views
+
+
+@pytest.mark.parametrize("size", [(200, 140), (1600, 1200)])
+async def test_hashes_come_back_from_behind_the_fence(size: tuple[int, int]) -> None:
+    data = still(drawing(*size), "image/jpeg")
+    decoder = Decoder(SQUASH, MediaLimits(10**7, 1, 1), random.Random(0))
+    async with pool_of() as pool:
+        [found] = (await decode(pool, data, hashes=True)).hashes
+        assert (await decode(pool, data)).hashes == ()
+    assert (found,) == decoder.decode(data, Request("", 16, 60, hashes=True)).hashes
+
+
+@pytest.mark.usefixtures("faults")
+@pytest.mark.parametrize("fault", [name for name in HASHES if name != "good-hash"])
+async def test_hashes_that_are_not_as_agreed_are_the_end_of_the_decoder(fault: str) -> None:
+    async with pool_of() as pool:
+        [before] = pool.pids
+        assert len((await decode(pool, b"fault:good-hash", hashes=True)).hashes) == 1
+        assert before in pool.pids
+        assert await reason(pool, f"fault:{fault}".encode(), hashes=True) is Reason.DECODER_CRASHED
+        assert (await decode(pool, GOOD, hashes=True)).hashes
+        assert before not in pool.pids
+        assert await reason(pool, b"fault:good-hash") is Reason.DECODER_CRASHED
 
 
 @pytest.mark.usefixtures("faults")
@@ -352,7 +385,7 @@ def test_pictures_of_the_largest_size_fit_into_the_memory_of_a_decoder() -> None
         async with pool_of(memory_bytes=2048 * MIB) as pool:
             for kind in ("image/png", "image/webp", "image/jxl", "image/avif"):
                 options = {"speed": 10} if kind == "image/avif" else {}
-                media = await decode(pool, still(image, kind, **options))
+                media = await decode(pool, still(image, kind, **options), hashes=True)
                 assert media.facts.width == 8000, kind
 
     asyncio.run(run())

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagesafety.policy import adjusted, judge_view, named
 from imagesafety.policy_file import load_policy
+from imagesafety.verdict import adjusted, judge_view, named
 from inference.backends.tower import Embeddings
 from inference.backends.verdicts import SHIPPED, VerdictCheck, shipped_policy
 
