@@ -20,7 +20,13 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from imagesafety.policy import Band, Concept
-from imagesafety.scores import ImageScores, ModelDescription, image_scores, model_description
+from imagesafety.scores import (
+    ImageScores,
+    ModelDescription,
+    ModelIdentity,
+    image_scores,
+    model_description,
+)
 from imagesafety.server_status import ServerStatus
 from imagesafety.v1 import scoring_pb2, scoring_pb2_grpc
 
@@ -101,6 +107,8 @@ class ScoringClient:
             else grpc.aio.secure_channel(target, tls.credentials(), options=_CHANNEL_OPTIONS)
         )
         self._stub = scoring_pb2_grpc.ScoringServiceStub(self._channel)
+        self.model: ModelIdentity | None = None
+        """The model that answered last."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -125,7 +133,9 @@ class ScoringClient:
             )
         except grpc.aio.AioRpcError as error:
             raise _scoring_error(error) from error
-        return model_description(answer)
+        description = model_description(answer)
+        self.model = description.model
+        return description
 
     async def score_image(
         self,
@@ -138,11 +148,13 @@ class ScoringClient:
         max_frames: int | None = None,
         tiles: int = 1,
         closer_when: Sequence[Band] = (),
+        perceptual_hashes: bool = False,
+        bulk: bool = False,
     ) -> ImageScores:
         """Scores one image, sending its bytes as `chunks` yields them.
 
-        `client`, `max_frames`, `tiles` and `closer_when` are those of ScoringOptions in
-        scoring.proto.
+        `client`, `max_frames`, `tiles`, `closer_when` and `perceptual_hashes` are those of
+        ScoringOptions in scoring.proto; `bulk` is for what nobody waits for.
 
         The next chunk is asked for only when the last one was taken by the connection. The call
         may end before `chunks` does. Raises ScoringError, and whatever `chunks` raises, after
@@ -151,9 +163,10 @@ class ScoringClient:
         header = scoring_pb2.ScoreImageHeader(
             options=scoring_pb2.ScoringOptions(
                 concepts=concepts.messages,
-                priority=scoring_pb2.PRIORITY_INTERACTIVE,
+                priority=(scoring_pb2.PRIORITY_BULK if bulk else scoring_pb2.PRIORITY_INTERACTIVE),
                 client=client,
                 max_frames=max_frames,
+                return_perceptual_hashes=perceptual_hashes,
                 detail=scoring_pb2.Detail(
                     tiles=tiles,
                     when=[
@@ -178,7 +191,9 @@ class ScoringClient:
             if answering.cancelled():  # not by the caller, whose cancellation would end the wait
                 code = grpc.StatusCode.UNAVAILABLE
                 raise ScoringError(code, "", "the connection was closed during the call")
-            return image_scores(answering.result().scores)
+            scores = image_scores(answering.result().scores)
+            self.model = scores.model
+            return scores
         except grpc.aio.AioRpcError as error:
             raise _scoring_error(status.of(error)) from error
         finally:

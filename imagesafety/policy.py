@@ -1,17 +1,15 @@
-"""What to make of similarities: the policy, as pure code.
+"""What a policy is: concepts, adjustments, groups and rules, as plain values.
 
-A policy is concepts, adjustments, groups and rules. A view is judged by its own similarities:
-adjustments correct them, groups count the concepts that reach their thresholds, and a rule holds
-when every one of its groups does. The image is rejected if any view is.
-
-`imagesafety.policy_file` reads policies from TOML.
+`imagesafety.policy_file` reads policies from TOML, `imagesafety.verdict` judges images by them.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 
@@ -23,6 +21,14 @@ class Action(StrEnum):
 
     REJECT = "reject"
     FLAG = "flag"  # accept, but record for review
+
+
+class Mode(StrEnum):
+    """How much a rule may do, or the rules for one client."""
+
+    ENFORCE = "enforce"
+    SHADOW = "shadow"  # accept, but record what would have been
+    OFF = "off"
 
 
 class Partial(StrEnum):
@@ -94,6 +100,12 @@ class Rule:
     name: str
     groups: tuple[str, ...]
     action: Action
+    mode: Mode = Mode.ENFORCE
+
+    @property
+    def rejects(self) -> bool:
+        """Whether it asks for more than a flag."""
+        return self.action is Action.REJECT
 
 
 @dataclass(frozen=True)
@@ -115,7 +127,7 @@ class Detail:
 
 @dataclass(frozen=True)
 class Policy:
-    """A whole policy. `digest` identifies the file that it was read from."""
+    """A whole policy. `digest` identifies `text`, the file that it was read from."""
 
     model: str
     weights_digest: str | None
@@ -126,6 +138,16 @@ class Policy:
     digest: str
     detail: Detail | None = None
     partial: Partial = Partial.UNDECODABLE
+    text: str = field(default="", repr=False, compare=False)
+
+    @cached_property
+    def concepts_digest(self) -> str:
+        """Identifies the concepts, in their order: what the similarities are to."""
+        described = [
+            (concept.name, [(prompt.text, prompt.weight) for prompt in concept.prompts])
+            for concept in self.concepts
+        ]
+        return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
     @property
     def tiles(self) -> int:
@@ -166,80 +188,3 @@ class Policy:
         if self.weights_digest not in (None, weights_digest):
             return f"the policy is for other weights of {model} than inference has"
         return None
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the policy says of an image: the rule that holds and the view that made it hold."""
-
-    rule: Rule | None
-    view_index: int | None
-
-    @property
-    def rejects(self) -> bool:
-        """Whether the image must not be kept."""
-        return self.rule is not None and self.rule.action is Action.REJECT
-
-
-NO_RULE = Verdict(rule=None, view_index=None)
-
-
-def named(policy: Policy, similarities: Sequence[float]) -> dict[str, float]:
-    """One view's similarities by concept.
-
-    Raises ValueError if there is not one finite number for each concept of the policy: a verdict
-    on anything else would be a silent accept.
-    """
-    if len(similarities) != len(policy.concepts):
-        raise ValueError(f"{len(similarities)} similarities for {len(policy.concepts)} concepts")
-    if not all(math.isfinite(value) for value in similarities):
-        raise ValueError("a similarity is not a finite number")
-    return {
-        concept.name: value for concept, value in zip(policy.concepts, similarities, strict=True)
-    }
-
-
-def adjusted(policy: Policy, similarities: Mapping[str, float]) -> dict[str, float]:
-    """Applies the adjustments, in the order of the file; each sees what the earlier ones made.
-
-    That is the order of horde-safety, whose published decisions this has to reproduce.
-    """
-    result = dict(similarities)
-    twins = policy.twin_thresholds
-    for adjustment in policy.adjustments:
-        if any(result[concept] < value for concept, value in adjustment.when.items()):
-            continue
-        for concept, value in adjustment.add.items():
-            if any(result[twin] >= threshold for twin, threshold in twins.get(concept, ())):
-                continue
-            result[concept] += value
-    return result
-
-
-def judge_view(policy: Policy, similarities: Sequence[float]) -> Rule | None:
-    """The first rejecting rule that holds for a view, else the first flagging one, else None.
-
-    `similarities` has one cosine per concept, in the policy's order. Raises ValueError as `named`.
-    """
-    values = adjusted(policy, named(policy, similarities))
-    holding = {name for name, group in policy.groups.items() if group.holds(values)}
-    hits = [rule for rule in policy.rules if holding.issuperset(rule.groups)]
-    rejecting = (rule for rule in hits if rule.action is Action.REJECT)
-    return next(rejecting, hits[0] if hits else None)
-
-
-def judge_image(policy: Policy, views: Sequence[Sequence[float]]) -> Verdict:
-    """The verdict on an image from the similarities of its views.
-
-    Any rejected view rejects the image. Raises ValueError as `named`, or if there are no views.
-    """
-    if not views:
-        raise ValueError("no views to judge")
-    verdict = NO_RULE
-    for index, similarities in enumerate(views):
-        rule = judge_view(policy, similarities)
-        if rule is not None and rule.action is Action.REJECT:
-            return Verdict(rule, index)
-        if rule is not None and verdict.rule is None:
-            verdict = Verdict(rule, index)
-    return verdict

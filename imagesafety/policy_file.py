@@ -15,6 +15,7 @@ from imagesafety.policy import (
     Concept,
     Detail,
     Group,
+    Mode,
     Partial,
     Policy,
     Prompt,
@@ -77,17 +78,17 @@ def parse_policy(text: str, source: str = "policy") -> Policy:
     """
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise PolicyError(f"{source}: not valid TOML: {error}") from error
     try:
-        return _policy(document, hashlib.sha256(text.encode()).hexdigest())
+        return _policy(document, text)
     except _RefusedError as refused:
         line = line_of(text, refused.place)
         where = f"{source}, line {line}" if line is not None else source
         raise PolicyError(f"{where}: {refused.reason}") from None
 
 
-def _policy(document: Mapping[str, object], digest: str) -> Policy:
+def _policy(document: Mapping[str, object], text: str) -> Policy:
     _check_keys(document, (), _KEYS)
     concepts = _concepts(_table(document, (), "concepts"))
     names = {concept.name for concept in concepts}
@@ -105,9 +106,10 @@ def _policy(document: Mapping[str, object], digest: str) -> Policy:
         ),
         groups=groups,
         rules=_rules(_tables(document, "rules"), groups),
-        digest=digest,
+        digest=hashlib.sha256(text.encode()).hexdigest(),
         detail=_detail(_table(document, (), "detail")),
         partial=_partial(document.get("partial", Partial.UNDECODABLE)),
+        text=text,
     )
 
 
@@ -220,7 +222,7 @@ def _rules(tables: list[Mapping[str, object]], groups: Mapping[str, Group]) -> t
     rules: list[Rule] = []
     for index, table in enumerate(tables):
         place: Place = ("rules", index)
-        _check_keys(table, place, ("name", "all", "action"))
+        _check_keys(table, place, ("name", "all", "action", "mode"))
         name = _text(table.get("name"), (*place, "name"))
         if any(rule.name == name for rule in rules):
             raise _RefusedError((*place, "name"), f"a second rule named {name!r}")
@@ -235,7 +237,12 @@ def _rules(tables: list[Mapping[str, object]], groups: Mapping[str, Group]) -> t
             raise _RefusedError(
                 (*place, "action"), f"action must be reject or flag, not {action!r}"
             )
-        rules.append(Rule(name, tuple(wanted), Action(str(action))))
+        mode = table.get("mode", "enforce")
+        if mode not in tuple(Mode):
+            raise _RefusedError(
+                (*place, "mode"), f"mode must be enforce, shadow or off, not {mode!r}"
+            )
+        rules.append(Rule(name, tuple(wanted), Action(str(action)), Mode(str(mode))))
     return tuple(rules)
 
 

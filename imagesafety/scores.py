@@ -59,11 +59,23 @@ class View:
 
 
 @dataclass(frozen=True)
+class PerceptualHash:
+    """Meta's PDQ of one picture: 32 bytes, and its quality from 0 to 100."""
+
+    pdq: bytes
+    quality: int
+    frame_index: int = 0
+    background: str = ""
+
+
+@dataclass(frozen=True)
 class ImageScores:
     """The similarities of one image and the model that they depend on.
 
     `partial` says why a part of the file could not be looked at, if so. `frames` of the file's
-    `total_frames` were decoded and compared; `duration` is in seconds.
+    `total_frames` were decoded and compared; `duration` is in seconds. `perceptual_hashes` has one
+    for each picture that views were made of, if the call asked for them. `decode_seconds` and
+    `encode_seconds` are how long the service took for that, waiting included.
     """
 
     views: tuple[View, ...]
@@ -75,6 +87,9 @@ class ImageScores:
     frames: int = 1
     total_frames: int = 1
     duration: float = 0.0
+    perceptual_hashes: tuple[PerceptualHash, ...] = ()
+    decode_seconds: float = 0.0
+    encode_seconds: float = 0.0
 
 
 def model_description(message: scoring_pb2.DescribeModelResponse) -> ModelDescription:
@@ -130,6 +145,17 @@ def image_scores(scores: scoring_pb2.ImageScores) -> ImageScores:
         frames=scores.frames,
         total_frames=scores.total_frames,
         duration=_seconds(scores.duration),
+        perceptual_hashes=tuple(
+            PerceptualHash(
+                pdq=found.pdq,
+                quality=found.quality,
+                frame_index=found.frame_index,
+                background=_BACKGROUNDS.get(found.background, ""),
+            )
+            for found in scores.perceptual_hashes
+        ),
+        decode_seconds=_seconds(scores.stages.decode),
+        encode_seconds=_seconds(scores.stages.encode),
     )
 
 

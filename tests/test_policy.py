@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagesafety.policy import Action, Policy, judge_image, judge_view
+from imagesafety.policy import Action, Mode, Policy
 from imagesafety.policy_file import find_policy, load_policy, parse_policy
+from imagesafety.verdict import judge_image, judge_view
 
 TWO_GROUPS = """
 model = "demo"
@@ -97,6 +99,84 @@ def test_more_similarity_never_turns_a_reject_into_an_accept(
     raised = [*view]
     raised[index] = min(1, raised[index] + more)
     assert judge_image(policy, [raised]).rejects or not judge_image(policy, [view]).rejects
+
+
+STOP, WATCH = Action.REJECT, Action.FLAG
+ENFORCE, SHADOW, OFF = Mode
+
+
+def with_rules(*rules: tuple[str, Action, Mode]) -> Policy:
+    """A policy of which each rule holds where its group, "a" or "b", has a similarity over 0."""
+    text = """
+        model = "demo"
+        concepts = { a = ["a"], b = ["b"] }
+        groups.a.thresholds = { a = 0.0 }
+        groups.b.thresholds = { b = 0.0 }
+    """
+    for number, (group, action, mode) in enumerate(rules):
+        text += f"""
+        [[rules]]
+        name = "{number}-{group}"
+        all = ["{group}"]
+        action = "{action}"
+        mode = "{mode}"
+        """
+    return parse_policy(text)
+
+
+@pytest.mark.parametrize(
+    ("rules", "hit", "shadow"),
+    [
+        ([("a", STOP, OFF), ("b", WATCH, OFF)], None, None),
+        ([("a", STOP, OFF), ("b", WATCH, ENFORCE)], "1-b", None),
+        ([("a", STOP, SHADOW)], None, "0-a"),
+        ([("a", WATCH, SHADOW), ("b", STOP, SHADOW)], None, "1-b"),
+        # What a rule in shadow mode would do counts only where it is more than what is done.
+        ([("a", STOP, SHADOW), ("b", WATCH, ENFORCE)], "1-b", "0-a"),
+        ([("a", WATCH, SHADOW), ("b", WATCH, ENFORCE)], "1-b", None),
+        ([("a", WATCH, SHADOW), ("b", STOP, ENFORCE)], "1-b", None),
+        ([("a", STOP, SHADOW), ("b", STOP, ENFORCE)], "1-b", None),
+    ],
+)
+def test_modes_of_rules(
+    rules: list[tuple[str, Action, Mode]], hit: str | None, shadow: str | None
+) -> None:
+    verdict = judge_image(with_rules(*rules), [(0.5, 0.5)])
+    assert (verdict.rule.name if verdict.rule else None) == hit
+    assert (verdict.shadow.rule.name if verdict.shadow else None) == shadow
+    assert verdict.rejects == (hit is not None and rules[1][1] is STOP)
+
+
+def test_the_view_that_would_have_decided_in_shadow_is_named() -> None:
+    policy = with_rules(("a", STOP, SHADOW), ("b", WATCH, ENFORCE))
+    verdict = judge_image(policy, [(-0.5, -0.5), (-0.5, 0.5), (0.5, -0.5)])
+    assert verdict.view_index == 1
+    assert verdict.shadow is not None
+    assert verdict.shadow.view_index == 2
+
+
+def test_excepted_rules_count_as_not_holding_and_the_others_decide() -> None:
+    policy = with_rules(("a", STOP, ENFORCE), ("b", WATCH, ENFORCE), ("a", STOP, SHADOW))
+    views = [(0.5, 0.5)]
+    assert judge_image(policy, views).rejects
+    verdict = judge_image(policy, views, excepted=["0-a"])
+    assert verdict.rule is policy.rules[1]
+    assert verdict.shadow is not None
+    assert verdict.shadow.rule is policy.rules[2]
+    nothing = judge_image(policy, views, excepted={"0-a", "1-b", "2-a", "not there"})
+    assert (nothing.hit, nothing.shadow) == (None, None)
+
+
+@given(st.data())
+def test_a_rule_that_is_off_might_as_well_not_be_there(data: st.DataObject) -> None:
+    kinds = st.tuples(st.sampled_from("ab"), st.sampled_from(list(Action)))
+    rules = data.draw(st.lists(st.tuples(kinds, st.sampled_from(list(Mode))), min_size=1))
+    views = data.draw(st.lists(st.tuples(cosines, cosines), min_size=1, max_size=3))
+    policy = with_rules(*((*kind, mode) for kind, mode in rules))
+    off = [rule.name for rule in policy.rules if rule.mode is OFF]
+    on = replace(policy, rules=tuple(rule for rule in policy.rules if rule.mode is not OFF))
+    assert judge_image(policy, views) == judge_image(on, views)
+    assert judge_image(policy, views) == judge_image(policy, views, excepted=off)
 
 
 # What horde-safety publishes, written down a second time and by itself.

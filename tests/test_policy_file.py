@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from imagesafety.policy import Detail, Partial, Prompt
+from imagesafety.policy import Action, Detail, Mode, Partial, Prompt
 from imagesafety.policy_file import PolicyError, find_policy, load_policy, parse_policy
 
 GOOD = """\
@@ -60,6 +60,21 @@ def test_everything_the_grammar_has() -> None:
     assert len(policy.digest) == 64
 
 
+@pytest.mark.parametrize("mode", list(Mode))
+def test_rules_are_enforced_unless_they_say_another_mode(mode: Mode) -> None:
+    (rule,) = parse_policy(GOOD).rules
+    assert (rule.mode, rule.action) == (Mode.ENFORCE, Action.REJECT)
+    (rule,) = parse_policy(GOOD + f'mode = "{mode}"\n').rules
+    assert rule.mode is mode
+
+
+def test_a_mode_changes_the_digest_of_the_policy_but_not_that_of_its_concepts() -> None:
+    policy, trial = parse_policy(GOOD), parse_policy(GOOD + 'mode = "shadow"\n')
+    assert trial.digest != policy.digest
+    assert trial.concepts_digest == policy.concepts_digest
+    assert parse_policy(GOOD.replace('"red"]', '"Red"]')).concepts_digest != policy.concepts_digest
+
+
 @pytest.mark.parametrize(
     ("old", "new", "line", "reason"),
     [
@@ -84,6 +99,8 @@ def test_everything_the_grammar_has() -> None:
         ('all = ["one"]', 'all = ["two"]', 19, "unknown group 'two'"),
         ('all = ["one"]', "all = []", 19, "needs `all`"),
         ('action = "reject"', 'action = "delete"', 20, "reject or flag"),
+        ('action = "reject"', 'mode = "of"', 20, "enforce, shadow or off, not 'of'"),
+        ('action = "reject"', "mode = false", 20, "enforce, shadow or off, not False"),
         ('"red"]', '""]', 4, "not empty"),
         ("weights = [1, 0.5]", "weights = [1]", 5, "2 prompts, 1 weights"),
         ("weights = [1, 0.5]", "weights = [1, 0]", 5, "from 0.001 to 1000"),
@@ -105,6 +122,11 @@ def test_a_line_of_a_text_that_only_looks_like_a_key_confuses_nobody() -> None:
     text = GOOD.replace('["something red", "red"]', "['''\n\"\\q\" = 1\n''']")
     with pytest.raises(PolicyError, match=r"line 22: action must be reject or flag"):
         parse_policy(text.replace('action = "reject"', 'action = "x"'))
+
+
+def test_a_file_that_is_nested_too_deep() -> None:
+    with pytest.raises(PolicyError, match="not valid TOML"):
+        parse_policy("a = " + 100_000 * "[")
 
 
 def test_a_file_that_is_not_there() -> None:

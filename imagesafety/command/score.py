@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import grpc
 
 from imagesafety.client import ConceptSet, ScoringClient, ScoringError, TlsFiles
-from imagesafety.policy import Policy, Verdict, adjusted, judge_image, named
+from imagesafety.policy import Policy
 from imagesafety.policy_file import PolicyError, find_policy, load_policy
 from imagesafety.scores import ImageScores
+from imagesafety.verdict import Verdict, adjusted, judge_image, named
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
