@@ -1,0 +1,30 @@
+"""Notices when a file is moved away or replaced while it is open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class FilePlace:
+    """A path, and which file was there. What is written to another one may never be found again."""
+
+    def __init__(self, file: Path | None) -> None:
+        """With None, all is always well."""
+        self.file = file
+        self._identity: tuple[int, int] | None = None
+
+    def remember(self) -> None:
+        """Takes the file that is there now for ours. Raises OSError if there is none."""
+        if self.file is not None:
+            found = self.file.stat()
+            self._identity = found.st_dev, found.st_ino
+
+    def is_ours(self) -> bool:
+        """Whether the file that was remembered is there."""
+        if self.file is None:
+            return True
+        try:
+            found = self.file.stat()
+        except OSError:
+            return False
+        return self._identity == (found.st_dev, found.st_ino)

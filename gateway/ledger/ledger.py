@@ -1,0 +1,182 @@
+"""The record of every decision, as the rest of the gateway sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy import Connection
+
+from gateway.ledger import retention
+from gateway.ledger.database import LedgerError
+from gateway.ledger.errors import reason
+from gateway.ledger.no_ledger import NoLedger
+from gateway.ledger.outcome import LedgerUnavailableError, Stored
+from gateway.ledger.policy_text import NotedPolicies, PolicyText
+from gateway.ledger.record import DecisionRecord, ScoredBy
+from gateway.ledger.spool_queue import SpoolQueue
+from gateway.ledger.store import Store
+from gateway.ledger.writer import Writer
+from gateway.metrics import Metrics
+from imagesafety.policy import Policy
+
+__all__ = ["AnyLedger", "Ledger", "LedgerUnavailableError", "NoLedger", "Stored"]
+
+HOUSEKEEPING_SECONDS = 3600.0
+AGAIN_SECONDS = 60.0  # when the database can't be used
+PAUSE_SECONDS = 0.05  # between two deletions
+FIND_SECONDS = 0.25
+_DAY = 24 * 3600 * 1_000_000  # microseconds
+
+T = TypeVar("T")
+
+log = logging.getLogger("gateway")
+
+
+class Ledger:
+    """Keeps records in a database, and in a spool while that can't be used."""
+
+    def __init__(
+        self,
+        url: str,
+        spool_folder: Path,
+        metrics: Metrics,
+        *,
+        retention_days: int,
+        webhooks: bool = False,
+    ) -> None:
+        """`webhooks` says whether rejects and flags get a row in `deliveries`.
+
+        Raises LedgerError for a URL that can't be used.
+        """
+        self._store = Store(url, webhooks=webhooks)
+        self._policies = NotedPolicies()
+        self._spool = SpoolQueue(spool_folder, self._policies, metrics)
+        self._writer = Writer(self._store, self._spool, self._policies)
+        self._metrics = metrics
+        self._retention_days = retention_days
+        self._threads = ThreadPoolExecutor(4, thread_name_prefix="ledger-transaction")
+        self._finders = ThreadPoolExecutor(2, thread_name_prefix="ledger-find")
+        self._housekeeping: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def start(self) -> None:
+        """Brings the database up to date if it answers, and begins to work.
+
+        Raises LedgerError for a database or spool folder that can't be used until somebody changes
+        something; not for a database that is down.
+        """
+        try:
+            await self._spool.adopt()
+        except (PermissionError, NotADirectoryError, FileExistsError) as error:
+            raise LedgerError(f"the spool can't be used: {reason(error)}") from error
+        except OSError as error:
+            log.error("the spool can't be read: %s", reason(error))
+        await self._writer.start()
+        self._housekeeping = asyncio.create_task(self._keep_house())
+
+    async def close(self) -> None:
+        """Writes out what is queued, and ends."""
+        self._closed = True
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._housekeeping
+        await self._writer.close()
+        await self._spool.close()
+        for threads in (self._threads, self._finders):
+            threads.shutdown(wait=False, cancel_futures=True)
+        self._store.close()
+
+    async def record(self, record: DecisionRecord, *, until: float) -> Stored:
+        """Returns when the record is durable, and says where.
+
+        Never raises, and returns NOWHERE by the time.monotonic() `until` at the latest. A caller
+        that is cancelled leaves the record to be written.
+        """
+        stored = await self._writer.submit(record, until)
+        self._metrics.count_rows(stored, 1)
+        return stored
+
+    async def transaction(self, work: Callable[[Connection], T]) -> T:
+        """Runs `work` in a thread, in one transaction, and returns what it does.
+
+        `work` may be run a second time, in a new transaction, so it must do nothing else than what
+        a rollback undoes. Raises LedgerUnavailableError, and what `work` raises.
+        """
+        if self._closed:
+            raise LedgerUnavailableError("the gateway is stopping")
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._store.transaction, work)
+
+    async def find_scored(
+        self, sha256: bytes, media_type: str, scored_by: ScoredBy
+    ) -> DecisionRecord | None:
+        """The newest record of these bytes with scores; None also while the database is no help."""
+        if self._closed or self._writer.trouble is not None:
+            return None
+        loop = asyncio.get_running_loop()
+        search = loop.run_in_executor(
+            self._finders, self._store.find_scored, sha256, media_type, scored_by
+        )
+        try:
+            async with asyncio.timeout(FIND_SECONDS):
+                return await search
+        except (LedgerUnavailableError, TimeoutError) as error:
+            log.debug("no repeats are found: %s", reason(error))
+            return None
+
+    def note_policy(self, policy: Policy) -> None:
+        """Has the text of a policy written, before the first row that refers to it."""
+        self._policies.note(PolicyText(policy.digest, policy.text, _now()))
+        self._writer.look()
+
+    def trouble(self) -> str | None:
+        """Why rows don't reach the database now, if so."""
+        return self._writer.trouble
+
+    async def _keep_house(self) -> None:
+        while True:
+            try:
+                await self._spool.adopt()
+                self._policies.write_again()
+                self._writer.look()
+                await self._delete_old()
+                pause = HOUSEKEEPING_SECONDS
+            except (LedgerUnavailableError, OSError) as error:
+                log.warning("housekeeping of the ledger is put off: %s", reason(error))
+                pause = AGAIN_SECONDS
+            except Exception:
+                log.exception("housekeeping of the ledger failed")
+                pause = HOUSEKEEPING_SECONDS
+            await asyncio.sleep(pause)
+
+    async def _delete_old(self) -> None:
+        before = _now() - self._retention_days * _DAY
+        deleted = 0
+        while rows := await self.transaction(
+            lambda connection: retention.delete_decisions(connection, before)
+        ):
+            deleted += rows
+            await asyncio.sleep(PAUSE_SECONDS)
+        in_force = self._policies.digests
+        unused = await self.transaction(
+            lambda connection: retention.unused_policies(connection, before, in_force)
+        )
+        if unused:
+            await self.transaction(lambda connection: retention.delete_policies(connection, unused))
+        if deleted:
+            log.info("deleted %d decisions of over %d days", deleted, self._retention_days)
+
+
+AnyLedger = Ledger | NoLedger
+
+
+def _now() -> int:
+    return time.time_ns() // 1000

@@ -1,0 +1,53 @@
+"""The texts of policies, which give the similarities of rows their names."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyText:
+    """A row of `policies`. `first_used` is in microseconds since 1970, UTC."""
+
+    digest: str
+    text: str
+    first_used: int
+
+
+class NotedPolicies:
+    """The policies that this process uses, and which of them still have to be written."""
+
+    def __init__(self) -> None:
+        self._noted: dict[str, PolicyText] = {}
+        self._stored: set[str] = set()
+        self._spooled: set[str] = set()
+
+    def note(self, policy: PolicyText) -> None:
+        """Adds one; the first text of a digest stays."""
+        self._noted.setdefault(policy.digest, policy)
+
+    @property
+    def digests(self) -> frozenset[str]:
+        """Those of all."""
+        return frozenset(self._noted)
+
+    def not_stored(self) -> list[PolicyText]:
+        """Those that the database may not have."""
+        return [text for digest, text in self._noted.items() if digest not in self._stored]
+
+    def not_safe(self) -> list[PolicyText]:
+        """Those that neither the database nor the spool may have."""
+        return [text for text in self.not_stored() if text.digest not in self._spooled]
+
+    def mark_stored(self, policies: Collection[PolicyText]) -> None:
+        """Says that the database has these."""
+        self._stored.update(policy.digest for policy in policies)
+
+    def mark_spooled(self, policies: Collection[PolicyText]) -> None:
+        """Says that the spool has these."""
+        self._spooled.update(policy.digest for policy in policies)
+
+    def write_again(self) -> None:
+        """Has all of them written again: others may have deleted them for want of decisions."""
+        self._stored.clear()

@@ -1,0 +1,193 @@
+"""A real PostgreSQL server in a folder of its own, from Debian's packages."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.e2e.processes import wait_until
+
+SUPERUSER = "gateway"
+
+
+def binaries() -> Path | None:
+    """The folder of the newest server that is installed."""
+    found = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/postgres")]
+    return max(found, key=lambda path: float(path.parent.name), default=None)
+
+
+class Postgres:
+    """A server on a Unix socket that nobody else can reach."""
+
+    def __init__(self, folder: Path, programs: Path, user: str | None, *, durable: bool) -> None:
+        self._folder, self._programs, self._user = folder, programs, user
+        self._durable = durable
+        self._process: subprocess.Popen[bytes] | None = None
+        self._names = itertools.count()
+        self._run("initdb", "-D", "data", "-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--no-sync")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        with self._log.open("ab") as log:
+            subprocess.run(
+                [self._programs / program, *arguments],
+                cwd=self._folder,
+                user=self._user,
+                stdout=log,
+                stderr=log,
+                check=True,
+            )
+
+    @property
+    def _log(self) -> Path:
+        return self._folder / "log"
+
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql+psycopg://{SUPERUSER}@/{database}?host={self._folder}"
+
+    def connect(self, database: str = "postgres") -> psycopg.Connection:
+        return psycopg.connect(
+            host=str(self._folder), user=SUPERUSER, dbname=database, autocommit=True
+        )
+
+    def new_database(self) -> str:
+        """The URL of an empty database."""
+        name = f"ledger{next(self._names)}"
+        with self.connect() as connection:
+            connection.execute(f"create database {name}")
+        return self.url(name)
+
+    def start(self) -> None:
+        settings = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(self._folder),
+            "fsync": "on" if self._durable else "off",
+            "max_connections": "50",
+        }
+        flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        end = time.monotonic() + 60
+        while True:
+            with self._log.open("ab") as log:
+                self._process = subprocess.Popen(
+                    [self._programs / "postgres", "-D", "data", *flags],
+                    cwd=self._folder,
+                    user=self._user,
+                    stdout=log,
+                    stderr=log,
+                )
+            wait_until(lambda: self._answers() or not self._runs(), "start of PostgreSQL", 60)
+            if self._runs():
+                return
+            # After a kill, the children of the old server need a moment to notice.
+            assert time.monotonic() < end, self._log.read_text()
+            time.sleep(0.1)
+
+    def _runs(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def _answers(self) -> bool:
+        try:
+            with self.connect():
+                return True
+        except psycopg.OperationalError:
+            return False
+
+    def stop(self) -> None:
+        """Ends it as an administrator does who doesn't wait for clients."""
+        self._end(signal.SIGINT)
+
+    def kill(self) -> None:
+        """Ends it as a loss of power does, but for what the kernel has."""
+        assert self._process is not None
+        for pid in self._children():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._end(signal.SIGKILL)
+
+    def discard(self) -> None:
+        """Ends it without saving anything."""
+        with contextlib.suppress(AssertionError):
+            self.resume()
+        self._end(signal.SIGQUIT)
+
+    def _end(self, signum: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(signum)
+            self._process.wait(60)
+            self._process = None
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def pause(self) -> None:
+        """Makes it hang: connections stay open, and nothing answers."""
+        self._signal_all(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, signum: signal.Signals) -> None:
+        assert self._process is not None
+        # The parent first: it starts no more children then.
+        self._process.send_signal(signum)
+        for pid in self._children():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signum)
+
+    def _children(self) -> list[int]:
+        assert self._process is not None
+        pid = self._process.pid
+        return [
+            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ]
+
+
+def _unprivileged_user() -> str | None:
+    """Who runs the server: PostgreSQL refuses to be root."""
+    if os.geteuid() != 0:
+        return None
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    return next(name for name in ("postgres", "nobody") if name in names)
+
+
+@contextlib.contextmanager
+def running_postgres(*, durable: bool = False) -> Iterator[Postgres]:
+    """A running server; skips the test where none is installed.
+
+    Without `durable`, fsync is off: what is written outlives the server, but not the machine.
+    """
+    programs = binaries()
+    if programs is None:
+        pytest.skip("no PostgreSQL server is installed")
+    user = _unprivileged_user()
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    try:
+        if user is not None:
+            shutil.chown(folder, user)
+        server = Postgres(folder, programs, user, durable=durable)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.discard()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One server for all tests that leave it running; each makes a database of its own."""
+    with running_postgres() as server:
+        yield server
