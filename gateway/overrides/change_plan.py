@@ -1,0 +1,71 @@
+"""What adding and removing overrides comes to, in rows. Pure code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gateway.overrides.entries import NewOverride
+from gateway.overrides.matching import Override
+
+What = Literal["added", "removed"]
+
+
+@dataclass
+class ChangePlan:
+    """What is to be done, step by step: `changes` in their order, each to be recorded."""
+
+    changes: list[tuple[What, Override]] = field(default_factory=list)
+    unchanged: int = 0
+
+    @property
+    def added(self) -> tuple[Override, ...]:
+        """The entries that are new in the end."""
+        removed = {entry.id for what, entry in self.changes if what == "removed"}
+        return tuple(
+            entry for what, entry in self.changes if what == "added" and entry.id not in removed
+        )
+
+    @property
+    def removed(self) -> tuple[str, ...]:
+        """The ids of the entries that were there, and are not in the end."""
+        added = {entry.id for what, entry in self.changes if what == "added"}
+        return tuple(
+            entry.id for what, entry in self.changes if what == "removed" and entry.id not in added
+        )
+
+    def remove(self, entry: Override) -> None:
+        """Removes an entry that is in force."""
+        self.changes.append(("removed", entry))
+
+    def add(
+        self,
+        entries: Iterable[NewOverride],
+        existing: Iterable[Override],
+        *,
+        who: str,
+        at: int,
+        new_id: Callable[[], str],
+    ) -> None:
+        """Adds entries, each in place of those that it can't be in force with.
+
+        `existing` has at least all entries in force that share a hash with one of `entries`.
+        """
+        gone = set(self.removed)
+        in_force: dict[bytes | None, list[Override]] = {}
+        for old in existing:
+            if old.id not in gone:
+                in_force.setdefault(old.sha256 or old.pdq, []).append(old)
+        # Each a microsecond later, so that a list keeps its order.
+        for later, entry in enumerate(entries):
+            olds = in_force.setdefault(entry.sha256 or entry.pdq, [])
+            if any(entry.adds_nothing_to(old) for old in olds):
+                self.unchanged += 1
+                continue
+            for old in [old for old in olds if entry.replaces(old)]:
+                olds.remove(old)
+                self.remove(old)
+            new = entry.in_force(new_id(), who, at + later)
+            olds.append(new)
+            self.changes.append(("added", new))

@@ -1,0 +1,227 @@
+"""The overrides in force: in memory, from the database, or from a copy when that is down."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from gateway.ledger.ledger import AnyLedger, LedgerUnavailableError, NoLedger
+from gateway.metrics import Metrics
+from gateway.overrides import changing
+from gateway.overrides.entries import NewOverride, checked_author
+from gateway.overrides.matching import Override, OverrideSet
+from gateway.overrides.override_rows import Change, Delta, changes, delta_since
+from gateway.overrides.saved_copy import CopyError, read_copy, write_copy
+
+POLL_SECONDS = 2.0
+START_SECONDS = 5.0  # for how long a start waits for the database
+MOST_IN_ONE_TRANSACTION = 500  # so that a long list doesn't keep decisions from being recorded
+PAUSE_SECONDS = 0.05  # between two of them: SQLite lets those who wait try only now and then
+MOST_STEPS = 5000  # changes that are applied one by one; of more, everything is read again
+
+log = logging.getLogger("gateway")
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What came of adding entries: how many are new, and how many were there already."""
+
+    changed: int
+    unchanged: int
+
+
+class OverrideStore:
+    """The overrides in force, as `current`; it is replaced as a whole, and never changed."""
+
+    def __init__(
+        self,
+        ledger: AnyLedger,
+        metrics: Metrics,
+        copy: Path | None = None,
+        *,
+        poll_seconds: float = POLL_SECONDS,
+    ) -> None:
+        """`copy` is the file to start with when the database is down."""
+        self.current = OverrideSet()
+        self._ledger = ledger
+        self._metrics = metrics
+        self._copy = copy
+        self._poll_seconds = poll_seconds
+        self._seq = -1  # of the last change that `current` has; -1 before anything was read
+        self._trouble: str | None = None
+        self._reading = asyncio.Lock()
+        self._saving = asyncio.Lock()
+        self._to_save = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Reads the overrides, from the copy if the database is down, and then follows changes."""
+        if isinstance(self._ledger, NoLedger):
+            return
+        self._trouble = "the overrides were not read from the database yet"
+        first = asyncio.create_task(self._try_to_refresh())
+        await asyncio.wait({first}, timeout=START_SECONDS)
+        if self._seq < 0:
+            await self._take_copy()
+        self._tasks = [asyncio.create_task(self._follow(first)), asyncio.create_task(self._save())]
+
+    async def close(self) -> None:
+        """Stops following changes, and completes the copy."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._write_copy()
+
+    def trouble(self) -> str | None:
+        """For /readyz: why the overrides may not be those of the database, else None."""
+        return self._trouble
+
+    async def refresh(self) -> None:
+        """Reads what was changed since the last time. Raises LedgerUnavailableError."""
+        async with self._reading:
+            seq = self._seq
+            delta = await self._ledger.transaction(lambda db: delta_since(db, seq, MOST_STEPS))
+            if delta.seq != seq or delta.removed is None:
+                self.current = await asyncio.to_thread(_changed, self.current, delta)
+                self._seq = delta.seq
+                self._to_save.set()
+            self._trouble = None
+            self._metrics.overrides.set(len(self.current))
+
+    async def add(self, entries: Sequence[NewOverride], who: str, why: str) -> Added:
+        """Adds entries, each in place of those for the same file or look. Known ones stay.
+
+        They are in force when this returns. Of a long list a part may be in force when it fails;
+        then it can be added again. Raises OverrideError and LedgerUnavailableError.
+        """
+        who, why = checked_author(who, why)
+        # Off the event loop, where uploads wait: it may be a long list.
+        checked = await asyncio.to_thread(lambda: [entry.checked() for entry in entries])
+        changed = unchanged = 0
+        for start in range(0, len(checked), MOST_IN_ONE_TRANSACTION):
+            if start:
+                await asyncio.sleep(PAUSE_SECONDS)
+            some = checked[start : start + MOST_IN_ONE_TRANSACTION]
+            add = partial(changing.add, entries=some, who=who, why=why)
+            try:
+                plan = await self._ledger.transaction(add)
+            except LedgerUnavailableError as error:
+                if start == 0:
+                    raise
+                await self._try_to_refresh()
+                done = f"the first {start} of {len(checked)} entries were taken"
+                raise LedgerUnavailableError(f"{done}, then: {error}") from error
+            changed += len(plan.added)
+            unchanged += plan.unchanged
+        await self._try_to_refresh()
+        return Added(changed, unchanged)
+
+    async def remove(self, id: str, who: str, why: str) -> Override:  # noqa: A002
+        """Takes an entry out of force; returns it.
+
+        Raises NoSuchOverrideError, OverrideError and LedgerUnavailableError.
+        """
+        return await self._replace(id, None, who, why)
+
+    async def change(
+        self,
+        id: str,  # noqa: A002
+        entry: NewOverride,
+        who: str,
+        why: str,
+    ) -> Override:
+        """Puts another entry in the place of one; returns the old one. Raises as `remove`."""
+        return await self._replace(id, entry.checked(), who, why)
+
+    async def page(
+        self, offset: int, limit: int, search: str = ""
+    ) -> tuple[Sequence[Override], int]:
+        """Up to `limit` entries in force, the newest first, and how many there are in all.
+
+        `search` is a part of any text of an entry, or of a hash in hexadecimal.
+        """
+        current = self.current
+        found = await asyncio.to_thread(current.search, search) if search else current.entries
+        end = max(0, len(found) - offset)
+        return found[max(0, end - limit) : end][::-1], len(found)
+
+    async def history(
+        self, *, before: int | None = None, limit: int = 100, override_id: str | None = None
+    ) -> list[Change]:
+        """Up to `limit` changes, the newest first: those with a smaller number than `before`.
+
+        Raises LedgerUnavailableError.
+        """
+        return await self._ledger.transaction(
+            lambda db: changes(db, before=before, limit=limit, override_id=override_id)
+        )
+
+    async def _replace(
+        self,
+        id: str,  # noqa: A002
+        entry: NewOverride | None,
+        who: str,
+        why: str,
+    ) -> Override:
+        who, why = checked_author(who, why)
+        old = await self._ledger.transaction(
+            partial(changing.replace, id=id, entry=entry, who=who, why=why)
+        )
+        await self._try_to_refresh()
+        return old
+
+    async def _try_to_refresh(self) -> None:
+        try:
+            await self.refresh()
+        except LedgerUnavailableError as error:
+            self._trouble = f"the overrides may be out of date: {error}"
+        except Exception as error:
+            log.exception("the overrides can't be read")
+            self._trouble = f"the overrides can't be read: {type(error).__name__}"
+
+    async def _follow(self, first: asyncio.Task[None]) -> None:
+        await first
+        while True:
+            await asyncio.sleep(self._poll_seconds)
+            await self._try_to_refresh()
+
+    async def _take_copy(self) -> None:
+        if self._copy is None:
+            return
+        try:
+            entries = await asyncio.to_thread(read_copy, self._copy)
+        except CopyError as error:
+            log.error("the copy of the overrides can't be used: %s", error)
+            return
+        copied = await asyncio.to_thread(OverrideSet, entries or ())
+        if entries is not None and self._seq < 0:
+            self.current = copied
+            self._metrics.overrides.set(len(copied))
+            log.warning("the database is down: %d overrides from %s", len(copied), self._copy)
+
+    async def _save(self) -> None:
+        while True:
+            await self._to_save.wait()
+            await asyncio.shield(self._write_copy())
+
+    async def _write_copy(self) -> None:
+        async with self._saving:
+            if not self._to_save.is_set():
+                return
+            self._to_save.clear()
+            if self._copy is None:
+                return
+            try:
+                await asyncio.to_thread(write_copy, self._copy, self.current.entries)
+            except CopyError as error:
+                log.warning("the copy of the overrides can't be written: %s", error)
+
+
+def _changed(current: OverrideSet, delta: Delta) -> OverrideSet:
+    if delta.removed is None:
+        return OverrideSet(delta.added)
+    return current.changed(delta.added, delta.removed)

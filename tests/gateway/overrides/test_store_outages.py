@@ -1,0 +1,81 @@
+"""Overrides while the database is down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.ledger.database import sqlite_url
+from gateway.ledger.ledger import LedgerUnavailableError
+from gateway.overrides.entries import NewOverride
+from tests.gateway.overrides.drafts import ALLOW, DENY, LOOK, picture, sha
+from tests.gateway.overrides.running import running_store, until
+from tests.gateway.postgres import running_postgres
+
+BAD = NewOverride(DENY, sha(1), LOOK, note="bad")
+
+
+async def test_a_start_while_postgresql_is_down(tmp_path: Path) -> None:
+    copy = tmp_path / "data" / "overrides"
+    with running_postgres() as server:
+        url = server.new_database()
+        async with running_store(url, copy) as store:
+            await store.add([BAD, NewOverride(ALLOW, sha(2))], "me", "seen")
+            before = store.current.entries
+        server.stop()
+        async with running_store(url, copy, poll_seconds=0.05) as store:
+            assert store.current.entries == before
+            assert store.current.alike([picture(LOOK)], 1).deny
+            assert store.trouble() is not None
+            with pytest.raises(LedgerUnavailableError):
+                await store.remove(before[0].id, "me", "mistaken")
+            server.start()
+            await until(lambda: store.trouble() is None)
+            assert store.current.entries == before
+            await store.remove(before[0].id, "me", "mistaken")
+            assert store.current.exact(sha(1)) is None
+
+
+async def test_overrides_stay_in_force_while_postgresql_is_down(tmp_path: Path) -> None:
+    with running_postgres() as server:
+        url = server.new_database()
+        async with (
+            running_store(url, poll_seconds=0.05) as store,
+            running_store(url, poll_seconds=0.05) as other,
+        ):
+            await store.add([BAD], "me", "seen")
+            server.stop()
+            await until(lambda: store.trouble() is not None)
+            assert store.current.exact(sha(1))
+            server.start()
+            await until(lambda: store.trouble() is None)
+            await store.add([NewOverride(ALLOW, sha(2))], "me", "harmless")
+            await until(lambda: len(other.current) == 2)
+
+
+async def test_the_database_is_believed_and_not_the_copy(tmp_path: Path) -> None:
+    copy = tmp_path / "overrides"
+    async with running_store(sqlite_url(tmp_path / "one.sqlite"), copy) as store:
+        await store.add([BAD], "me", "seen")
+        await until(copy.exists)
+    async with running_store(sqlite_url(tmp_path / "two.sqlite"), copy) as store:
+        assert (store.current.entries, store.trouble()) == ((), None)
+
+
+@pytest.mark.parametrize("content", [None, b"nonsense", b""])
+async def test_a_start_without_database_and_copy(tmp_path: Path, content: bytes | None) -> None:
+    copy = tmp_path / "overrides"
+    if content is not None:
+        copy.write_bytes(content)
+    with running_postgres() as server:
+        url = server.new_database()
+        server.stop()
+        async with running_store(url, copy, poll_seconds=0.05) as store:
+            assert len(store.current) == 0
+            assert store.trouble() is not None
+            server.start()
+            await until(lambda: store.trouble() is None)
+            await store.add([BAD], "me", "seen")
+        async with running_store(url, copy) as store:
+            assert len(store.current) == 1
