@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from imagesafety.policy import Mode
 from imagesafety.policy_file import PolicyError, find_policy, load_policy
 
 if TYPE_CHECKING:
@@ -14,9 +15,7 @@ if TYPE_CHECKING:
 
 def add_to(commands: Commands) -> None:
     """Adds the command to the parser."""
-    policy = commands.add_parser("policy", help="work with policy files")
-    kinds = policy.add_subparsers(required=True, metavar="COMMAND")
-    check = kinds.add_parser("check", help="say whether a policy file can be used")
+    check = commands.add_parser("check", help="say whether a policy file can be used")
     check.add_argument("file", help="policy file, or the name of one that ships with us")
     check.set_defaults(run=run)
 
@@ -31,5 +30,6 @@ def run(options: argparse.Namespace) -> int:
         return 2
     print(f"{path}: a policy for model {policy.model}, {len(policy.concepts)} concepts")
     for rule in policy.rules:
-        print(f"  {rule.action} by {rule.name}: {' and '.join(rule.groups)}")
+        mode = f" ({rule.mode})" if rule.mode is not Mode.ENFORCE else ""
+        print(f"  {rule.action} by {rule.name}: {' and '.join(rule.groups)}{mode}")
     return 0
