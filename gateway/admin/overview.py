@@ -1,0 +1,85 @@
+"""The overview: what became of uploads by the hour, how fast, and whether all is well."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from gateway.admin import charts, overview_queries
+from gateway.admin.overview_queries import Corrections, Hourly, Latency
+from gateway.admin.parts import Parts
+from gateway.admin.periods import CHOICES, HOUR, Period, period
+from gateway.admin.rendering import page
+
+# In the order of the page, with what each links to and what it means.
+SERIES = {
+    "accepted": ("Accepted", "decision=accept", "no rule held, or an override allowed it"),
+    "rejected": ("Rejected", "decision=reject", "pict-rs refused the upload"),
+    "flagged": ("Flagged", "state=flagged", "accepted, for review"),
+    "unscanned": ("Unscanned", "state=unscanned", "accepted without scores"),
+    "shadow": ("Shadow", "state=shadow", "accepted only because of shadow mode"),
+}
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What the ledger says of a period."""
+
+    hourly: Hourly
+    latency: Latency | None
+    corrections: Corrections
+    still_unscanned: int
+
+
+def _find(connection: Connection, wanted: Period) -> _Found:
+    return _Found(
+        overview_queries.hourly(connection, wanted),
+        overview_queries.latency(connection, wanted),
+        overview_queries.corrections(connection, wanted),
+        overview_queries.still_unscanned(connection, wanted),
+    )
+
+
+class Overview:
+    """The first page."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    @property
+    def routes(self) -> list[BaseRoute]:
+        """The routes of this page."""
+        return [Route("/", self._show)]
+
+    async def _show(self, request: Request) -> Response:
+        wanted = period(request.query_params.get("period", ""))
+        found = await self._parts.ledger.transaction(lambda connection: _find(connection, wanted))
+        counts = found.hourly.counts
+        context = {
+            "period": wanted,
+            "periods": CHOICES,
+            "found": found,
+            "series": SERIES,
+            "since": _iso(wanted.since),
+            "strips": [charts.strip(name, wanted.hours, counts[name]) for name in SERIES],
+            "ticks": charts.ticks(wanted.hours),
+            "width": charts.STRIP_WIDTH,
+            "height": charts.STRIP_HEIGHT,
+            "hours": [
+                (charts.hour_words(hour), [counts[name][index] for name in SERIES])
+                for index, hour in enumerate(wanted.hours)
+            ],
+            "health": (await self._parts.health()).components,
+            "time_budget": f"{self._parts.settings.time_budget:g}",
+            "policy": self._parts.current.value.policy,
+            "overrides": len(self._parts.overrides.current),
+        }
+        return page(request, "overview.html", context)
+
+
+def _iso(at: int) -> str:
+    return f"{charts.hour_words(at // HOUR).replace(' ', 'T')}"
