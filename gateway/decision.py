@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Literal
 
 import grpc
 
+from gateway.overrides.matching import Override, OverrideAction, OverrideSet
 from imagesafety.client import ScoringError
-from imagesafety.policy import Partial, Policy, judge_image
+from imagesafety.policy import Action, Mode, Partial, Policy
 from imagesafety.scores import ImageScores
+from imagesafety.verdict import Hit, judge_image
 
 
 class Cause(StrEnum):
     """Why the decision is what it is."""
 
     POLICY = "policy"
+    OVERRIDE = "override"
+    REPEAT = "repeat"
     UNDECODABLE = "undecodable"
     OVERLOAD = "overload"
     UNAVAILABLE = "unavailable"
@@ -25,36 +29,92 @@ class Cause(StrEnum):
     ERROR = "error"
 
 
+DECIDED = (Cause.POLICY, Cause.OVERRIDE, Cause.REPEAT)
+"""The causes that no setting accepts or rejects."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An image has scores: of now, or `repeat_of` an earlier decision."""
+
+    scores: ImageScores
+    repeat_of: str | None = None
+
+
+@dataclass(frozen=True)
+class Unscored:
+    """An image has none, because of `cause`."""
+
+    cause: Cause
+    message: str
+
+
+@dataclass(frozen=True)
+class NotLookedAt:
+    """An image has none because none are needed: an exact override, or a client with rules off."""
+
+
+Evidence = Scored | Unscored | NotLookedAt
+
+
 @dataclass(frozen=True)
 class Decision:
-    """What is answered, and why. `rule` names the rule of the policy that holds, if any does."""
+    """What is answered, and why.
+
+    `hit` is the rule that holds and is enforced, with its view. `shadow` is what rules or clients
+    in shadow mode would have made of it, for `shadow_hit` if for a rule. `unscanned` is whether the
+    file is let in without scores.
+    """
 
     accepted: bool
     cause: Cause
-    rule: str | None
     message: str
-    id: str
+    hit: Hit | None = None
+    shadow: Action | None = None
+    shadow_hit: Hit | None = None
+    override: Override | None = None
+    unscanned: bool = False
 
     @property
-    def unscanned(self) -> bool:
-        """Whether the file is let in without scores."""
-        return self.accepted and self.cause is not Cause.POLICY
+    def answer(self) -> Literal["accept", "reject"]:
+        """The word for it."""
+        return "accept" if self.accepted else "reject"
+
+    @property
+    def rule(self) -> str | None:
+        """The name of the rule that holds."""
+        return self.hit.rule.name if self.hit is not None else None
+
+    @property
+    def shadow_rule(self) -> str | None:
+        """The name of the rule that would have held."""
+        return self.shadow_hit.rule.name if self.shadow_hit is not None else None
+
+    @property
+    def deciding_view(self) -> int | None:
+        """The index of the view that a rule holds for, or would have."""
+        hit = self.hit or self.shadow_hit
+        return hit.view_index if hit is not None else None
+
+    @property
+    def flagged(self) -> bool:
+        """Whether it is accepted, but to be reviewed."""
+        return self.accepted and self.hit is not None
 
     @property
     def status(self) -> int:
         """The HTTP status: 503 means refused only because nobody could look."""
         if self.accepted:
             return 200
-        return 406 if self.cause in (Cause.POLICY, Cause.UNDECODABLE) else 503
+        return 406 if self.cause in (*DECIDED, Cause.UNDECODABLE) else 503
 
-    @property
-    def body(self) -> dict[str, str | None]:
+    def body(self, id: str) -> dict[str, str | None]:  # noqa: A002 - its name in the contract
         """The JSON body, for people."""
         return {
-            "decision": "accept" if self.accepted else "reject",
+            "decision": self.answer,
             "cause": self.cause,
             "rule": self.rule,
-            "id": self.id,
+            "id": id,
             "message": self.message,
         }
 
@@ -76,55 +136,124 @@ _CAUSES = {
 }
 
 
-class Decider:
-    """Applies the policy to scores, and the configured answers to everything else."""
+def why_unscored(error: ScoringError) -> Unscored:
+    """What an error of the inference service means. Raises TooLargeError for one over a limit."""
+    if error.reason in _TOO_LARGE:
+        raise TooLargeError(error.message)
+    if error.reason in _UNDECODABLE:
+        return Unscored(Cause.UNDECODABLE, error.message)
+    return Unscored(_CAUSES.get(error.code, Cause.ERROR), error.message)
 
-    def __init__(self, policy: Policy, answers: Mapping[Cause, bool]) -> None:
-        """`answers` says for each cause but POLICY whether such a file is accepted."""
-        self.policy = policy
+
+class Decider:
+    """Decides by overrides, the policy's verdict, and the configured answers for the rest."""
+
+    def __init__(self, answers: Mapping[Cause, bool]) -> None:
+        """`answers` says for each cause that is not DECIDED whether such a file is accepted."""
         self._answers = answers
 
-    def on_scores(self, scores: ImageScores) -> Decision:
-        """The decision on an image that was scored."""
-        if reason := self.policy.mismatch(scores.model.name, scores.model.weights_digest):
-            return self.without_scores(Cause.ERROR, reason)
+    def decide(
+        self,
+        policy: Policy,
+        evidence: Evidence,
+        *,
+        sha256: bytes | None,
+        overrides: OverrideSet,
+        mode: Mode = Mode.ENFORCE,
+    ) -> Decision:
+        """The decision on one file. `sha256` is of its bytes, None if not all of them came.
+
+        Overrides by bytes come first, then perceptual denies, then the verdict, of which
+        perceptual allows except the rules that they were made for.
+        """
+        exact = overrides.exact(sha256) if sha256 is not None else None
+        if exact is not None:
+            decision = _by_override(exact)
+        elif isinstance(evidence, NotLookedAt) or mode is Mode.OFF:
+            message = "nothing is scanned for this client"
+            return Decision(accepted=True, cause=Cause.POLICY, message=message, unscanned=True)
+        elif isinstance(evidence, Unscored):
+            decision = self._without_scores(evidence.cause, evidence.message)
+        else:
+            decision = self._on_scores(policy, evidence, overrides)
+        return _in_shadow(decision) if mode is Mode.SHADOW else decision
+
+    def _on_scores(self, policy: Policy, scored: Scored, overrides: OverrideSet) -> Decision:
+        scores = scored.scores
+        alike = overrides.alike(scores.perceptual_hashes, scores.total_frames)
+        if alike.deny is not None:  # whatever the model: hashes don't depend on it
+            return _by_override(alike.deny)
+        if reason := policy.mismatch(scores.model.name, scores.model.weights_digest):
+            return self._without_scores(Cause.ERROR, reason)
+        views = [view.similarities for view in scores.views]
         try:
-            verdict = judge_image(self.policy, [view.similarities for view in scores.views])
+            verdict = judge_image(policy, views)
+            excepted = {entry.rule for entry in alike.allows if entry.rule is not None}
+            allowed = judge_image(policy, views, excepted=excepted) if excepted else verdict
         except ValueError as error:
-            return self.without_scores(Cause.ERROR, f"scores that can't be judged: {error}")
-        if scores.partial and not verdict.rejects and self.policy.partial is not Partial.ACCEPT:
-            return self._on_partial(scores.partial)
-        if verdict.rule is None:
-            return _decision(accepted=True, cause=Cause.POLICY, message="no rule holds")
-        return _decision(
-            accepted=not verdict.rejects,
-            cause=Cause.POLICY,
-            rule=verdict.rule.name,
-            message=f"rule {verdict.rule.name} holds",
+            return self._without_scores(Cause.ERROR, f"scores that can't be judged: {error}")
+        if scores.partial and not allowed.rejects and policy.partial is not Partial.ACCEPT:
+            return self._on_partial(policy, scores.partial)
+        hit, shadow = allowed.hit, allowed.shadow
+        if allowed != verdict and not allowed.rejects:
+            overruled = verdict.hit if hit != verdict.hit else verdict.shadow
+            entry = next(e for e in alike.allows if overruled and e.rule == overruled.rule.name)
+            return replace(
+                _by_override(entry),
+                hit=hit,
+                shadow=shadow.rule.action if shadow else None,
+                shadow_hit=shadow,
+            )
+        holds = f"rule {hit.rule.name} holds" if hit else "no rule holds"
+        return Decision(
+            accepted=not allowed.rejects,
+            cause=Cause.REPEAT if scored.repeat_of is not None else Cause.POLICY,
+            message=f"{holds}; in shadow, {shadow.rule.name} does" if shadow else holds,
+            hit=hit,
+            shadow=shadow.rule.action if shadow else None,
+            shadow_hit=shadow,
         )
 
-    def _on_partial(self, why: str) -> Decision:
+    def _on_partial(self, policy: Policy, why: str) -> Decision:
         """The decision on a file whose visible part is harmless."""
         message = f"only a part of it could be looked at: {why}"
-        if self.policy.partial is Partial.REJECT:
-            return _decision(accepted=False, cause=Cause.UNDECODABLE, message=message)
-        return self.without_scores(Cause.UNDECODABLE, message)
+        if policy.partial is Partial.REJECT:
+            return Decision(accepted=False, cause=Cause.UNDECODABLE, message=message)
+        return self._without_scores(Cause.UNDECODABLE, message)
 
-    def on_failure(self, error: ScoringError) -> Decision:
-        """The decision on an image that inference gave no scores for.
-
-        Raises TooLargeError for an image over a limit.
-        """
-        if error.reason in _TOO_LARGE:
-            raise TooLargeError(error.message)
-        if error.reason in _UNDECODABLE:
-            return self.without_scores(Cause.UNDECODABLE, error.message)
-        return self.without_scores(_CAUSES.get(error.code, Cause.ERROR), error.message)
-
-    def without_scores(self, cause: Cause, message: str) -> Decision:
+    def _without_scores(self, cause: Cause, message: str) -> Decision:
         """The configured decision for `cause`."""
-        return _decision(accepted=self._answers[cause], cause=cause, message=message)
+        accepted = self._answers[cause]
+        return Decision(accepted, cause, message, unscanned=accepted)
 
 
-def _decision(*, accepted: bool, cause: Cause, message: str, rule: str | None = None) -> Decision:
-    return Decision(accepted, cause, rule, message, secrets.token_hex(16))
+def _by_override(entry: Override) -> Decision:
+    allowed = entry.action is OverrideAction.ALLOW
+    done = "allowed" if allowed else "denied"
+    return Decision(
+        accepted=allowed,
+        cause=Cause.OVERRIDE,
+        message=f"{done} by override {entry.id}",
+        override=entry,
+    )
+
+
+def _in_shadow(decision: Decision) -> Decision:
+    """The decision for a client of whom everything is accepted and recorded."""
+    if decision.accepted and not decision.flagged:
+        return decision
+    # A rule in shadow mode may ask for more than one that flags.
+    by_shadow_rule = decision.accepted and decision.shadow is Action.REJECT
+    would = Action.FLAG if decision.accepted and not by_shadow_rule else Action.REJECT
+    return replace(
+        decision,
+        accepted=True,
+        message=f"accepted in shadow mode, else {_PAST[would]}: {decision.message}",
+        hit=None,
+        shadow=would,
+        shadow_hit=decision.shadow_hit if by_shadow_rule else decision.hit,
+        unscanned=decision.cause not in DECIDED,
+    )
+
+
+_PAST = {Action.FLAG: "flagged", Action.REJECT: "rejected"}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from gateway.decision import Decision
+
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16)
+_WRITE_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 2)
 
 
 class Metrics:
@@ -12,35 +15,84 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._decisions = Counter(
+        self._decisions = self._counter(
             "imagesafety_decisions_total",
             "Uploads answered, by decision, cause and rule.",
             ("decision", "cause", "rule"),
-            registry=self.registry,
         )
-        self._unscanned = Counter(
-            "imagesafety_unscanned_total",
-            "Uploads accepted without scores, by cause.",
-            ("cause",),
-            registry=self.registry,
+        self._flagged = self._counter(
+            "imagesafety_flagged_total", "Uploads accepted for review, by rule.", ("rule",)
         )
-        self._refused = Counter(
+        self._shadow = self._counter(
+            "imagesafety_shadow_total",
+            "Uploads accepted only because of shadow mode, by what they would have been and rule.",
+            ("action", "rule"),
+        )
+        self._unscanned = self._counter(
+            "imagesafety_unscanned_total", "Uploads accepted without scores, by cause.", ("cause",)
+        )
+        self._refused = self._counter(
             "imagesafety_refused_requests_total",
             "Requests that were no upload to decide on, by HTTP status.",
             ("status",),
+        )
+        self._repeats = self._counter(
+            "imagesafety_repeats_total",
+            "Uploads whose scores were there already, by where: memory, ledger or flight.",
+            ("source",),
+        )
+        self._rows = self._counter(
+            "imagesafety_ledger_rows_total",
+            "Decisions recorded, by where: database, spool or nowhere (lost).",
+            ("stored",),
+        )
+        self._reloads = self._counter(
+            "imagesafety_policy_reloads_total",
+            "New policy files, by outcome: taken or refused.",
+            ("outcome",),
+        )
+        self._deliveries = self._counter(
+            "imagesafety_webhook_attempts_total",
+            "Webhooks posted, by outcome: delivered, failed or given_up.",
+            ("outcome",),
+        )
+        self._rescans = self._counter(
+            "imagesafety_rescans_total",
+            "Unscanned files looked at afterwards, by outcome: accept, reject, gone or failed.",
+            ("outcome",),
+        )
+        self.spooled = Gauge(
+            "imagesafety_ledger_spooled_rows",
+            "Decisions that wait in the spool for the database.",
             registry=self.registry,
+        )
+        self.overrides = Gauge(
+            "imagesafety_overrides", "Overrides in force.", registry=self.registry
         )
         self._seconds = Histogram(
             "imagesafety_upload_seconds",
             "From an upload's first byte to its answer.",
-            buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16),
+            buckets=_SECONDS,
             registry=self.registry,
         )
+        self.ledger_seconds = Histogram(
+            "imagesafety_ledger_write_seconds",
+            "How long an answer waited for its row to be durable.",
+            buckets=_WRITE_SECONDS,
+            registry=self.registry,
+        )
+
+    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
 
     def count_decision(self, decision: Decision, seconds: float) -> None:
         """Counts an answered upload."""
         answer = "accept" if decision.accepted else "reject"
         self._decisions.labels(answer, decision.cause, decision.rule or "").inc()
+        if decision.flagged:
+            self._flagged.labels(decision.rule or "").inc()
+        if decision.shadow is not None:
+            self._shadow.labels(decision.shadow, decision.shadow_rule or "").inc()
         if decision.unscanned:
             self._unscanned.labels(decision.cause).inc()
         self._seconds.observe(seconds)
@@ -48,3 +100,23 @@ class Metrics:
     def count_refusal(self, status: int) -> None:
         """Counts a request answered with a 4xx that is no decision."""
         self._refused.labels(str(status)).inc()
+
+    def count_repeat(self, source: str) -> None:
+        """Counts an upload whose scores were there already: in memory, ledger or flight."""
+        self._repeats.labels(source).inc()
+
+    def count_rows(self, stored: str, rows: int) -> None:
+        """Counts recorded decisions: in the database, the spool or nowhere."""
+        self._rows.labels(stored).inc(rows)
+
+    def count_reload(self, outcome: str) -> None:
+        """Counts a new policy file: taken or refused."""
+        self._reloads.labels(outcome).inc()
+
+    def count_delivery(self, outcome: str) -> None:
+        """Counts a posted webhook: delivered, failed or given_up."""
+        self._deliveries.labels(outcome).inc()
+
+    def count_rescan(self, outcome: str) -> None:
+        """Counts a rescan: accept, reject, gone or failed."""
+        self._rescans.labels(outcome).inc()

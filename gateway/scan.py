@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
+from typing import Protocol
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from gateway.callers import caller_address
 from gateway.clients import authenticate
-from gateway.decision import Cause, Decider, Decision, TooLargeError
+from gateway.decision import Cause, Decider, Decision, TooLargeError, Unscored
+from gateway.decision_record import Facts, record_of, timings_of
+from gateway.examination import ExaminationRequest, Examined, Examiner
 from gateway.http_protocol import FIRST_BYTE
+from gateway.ledger.ledger import AnyLedger
 from gateway.metrics import Metrics
+from gateway.overrides.matching import OverrideSet
+from gateway.policy_in_force import CurrentPolicy
 from gateway.settings import Settings
 from gateway.upload import ClientGoneError, Upload, UploadTooLargeError
-from imagesafety.client import ConceptSet, ScoringClient, ScoringError
+from imagesafety.policy import Mode
 
 MEDIA_TYPES = frozenset(
     {"image/apng", "image/avif", "image/gif", "image/jpeg", "image/jxl", "image/png", "image/webp"}
     | {"video/mp4", "video/webm"}
 )
 LINGER_SECONDS = 2.0  # for how long a body is read that nobody needs any more
+# A body so small that comes so fast is there whole before inference is called: it may be known.
+SMALL_BYTES, SMALL_SECONDS = 256 * 1024, 0.002
 CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody is there to read it
 
 log = logging.getLogger("gateway")
@@ -60,50 +70,69 @@ class AnswerResponse(JSONResponse):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
+class OverrideSource(Protocol):
+    """Where the overrides are."""
+
+    @property
+    def current(self) -> OverrideSet:
+        """The overrides in force now."""
+
+
 class Scanner:
-    """Answers uploads: streams them to inference, applies the policy, keeps the time budget."""
+    """Answers uploads inside the time budget, each with its row in the ledger first."""
 
     def __init__(
-        self, settings: Settings, client: ScoringClient, decider: Decider, metrics: Metrics
+        self,
+        settings: Settings,
+        examiner: Examiner,
+        decider: Decider,
+        policy: CurrentPolicy,
+        overrides: OverrideSource,
+        ledger: AnyLedger,
+        metrics: Metrics,
     ) -> None:
         self._settings = settings
-        self._client = client
-        self._policy = decider.policy
-        self._concepts = ConceptSet(self._policy.concepts)
+        self._examiner = examiner
         self._decider = decider
+        self._policy = policy
+        self._overrides = overrides
+        self._ledger = ledger
         self._metrics = metrics
 
     async def scan(self, request: Request) -> Response:
         """The endpoint."""
         started: float = request.scope["state"].get(FIRST_BYTE, time.monotonic())
-        upload = Upload(request.receive, self._settings.max_upload_bytes)
+        body = Upload(request.receive, self._settings.max_upload_bytes)
         try:
-            client_name, media_type = self._admit(request)
-            decision = await self._decide(upload, client_name, media_type, started)
+            upload = self._admit(request, body)
+            examined = await self._examine(upload, started)
         except RefusedError as refused:
             self._metrics.count_refusal(refused.status)
             log.info("refused status=%d error=%s", refused.status, refused.error)
             content = {"error": refused.error, "message": refused.message}
-            return AnswerResponse(content, refused.status, upload)
+            return AnswerResponse(content, refused.status, body)
         except ClientGoneError:
-            log.info("client hung up after %d bytes", upload.received)
+            log.info("client hung up after %d bytes", body.received)
             return Response(status_code=CLIENT_CLOSED_REQUEST)
-        seconds = time.monotonic() - started
-        self._metrics.count_decision(decision, seconds)
-        log.log(
-            logging.WARNING if decision.unscanned else logging.INFO,
-            "decision=%s cause=%s rule=%s unscanned=%s id=%s client=%s type=%s bytes=%d ms=%d (%s)",
-            *(decision.body["decision"], decision.cause, decision.rule, decision.unscanned),
-            *(decision.id, client_name, media_type, upload.received, seconds * 1000),
-            decision.message,
+        decision = self._decider.decide(
+            upload.policy.policy,
+            examined.evidence,
+            sha256=body.sha256,
+            overrides=upload.overrides,
+            mode=upload.mode,
         )
-        return AnswerResponse(decision.body, decision.status, upload)
+        await self._put_on_record(upload, examined, decision, started)
+        return AnswerResponse(decision.body(upload.id), decision.status, body)
 
-    def _admit(self, request: Request) -> tuple[str, str]:
-        """The client's name and the declared media type. Raises RefusedError."""
+    def _admit(self, request: Request, body: Upload) -> ExaminationRequest:
+        """The upload as it is to be examined. Raises RefusedError."""
         name = authenticate(
             request.path_params["client_id"],
-            request.client.host if request.client else None,
+            caller_address(
+                request.client.host if request.client else None,
+                request.headers.getlist("x-forwarded-for"),
+                self._settings.proxies,
+            ),
             self._settings.networks,
             self._settings.secrets,
         )
@@ -114,54 +143,71 @@ class Scanner:
             scanned = ", ".join(sorted(MEDIA_TYPES))
             message = f"{media_type or 'no Content-Type'} is not scanned; {scanned} are"
             raise RefusedError(415, "unsupported_media_type", message)
-        return name, media_type
+        return ExaminationRequest(
+            id=secrets.token_hex(16),
+            upload=body,
+            client=name,
+            mode=self._settings.modes.get(name, Mode.ENFORCE),
+            media_type=media_type,
+            policy=self._policy.value,
+            overrides=self._overrides.current,
+        )
 
-    async def _decide(self, upload: Upload, name: str, media_type: str, started: float) -> Decision:
-        """The decision, inside the time budget. Raises RefusedError and ClientGoneError."""
+    async def _examine(self, upload: ExaminationRequest, started: float) -> Examined:
+        """The evidence, inside the time budget. Raises RefusedError and ClientGoneError."""
         budget = self._settings.time_budget
         margin = self._settings.answer_margin
         try:
             async with asyncio.timeout_at(_loop_time(started + budget - margin / 2)):
-                if not await upload.first_chunk():
+                if not await upload.upload.gather(SMALL_BYTES, SMALL_SECONDS):
                     raise RefusedError(400, "empty_body", "the request has no body")
-                return await self._score(upload, name, media_type, started + budget - margin)
+                return await self._examiner.examine(upload, started + budget - margin)
         except TimeoutError:
-            return self._decider.without_scores(Cause.DEADLINE, "the time budget ran out")
+            return Examined(Unscored(Cause.DEADLINE, "the time budget ran out"))
         except (UploadTooLargeError, TooLargeError) as error:
             limit = f"the body is over {self._settings.max_upload_bytes} bytes"
             raise RefusedError(413, "too_large", str(error) or limit) from error
 
-    async def _score(self, upload: Upload, name: str, media_type: str, until: float) -> Decision:
-        """Scores the upload until the monotonic time `until`; a client that hangs up ends it."""
-        scoring = asyncio.create_task(
-            self._client.score_image(
-                upload,
-                concepts=self._concepts,
-                timeout=max(0.001, until - time.monotonic()),
-                media_type=media_type,
-                client=name,
-                tiles=self._policy.tiles,
-                closer_when=self._policy.closer_when,
-            )
+    async def _put_on_record(
+        self, upload: ExaminationRequest, examined: Examined, decision: Decision, started: float
+    ) -> None:
+        """Writes the row, and waits until it is durable as far as the time budget allows."""
+        body, evidence, now = upload.upload, examined.evidence, time.monotonic()
+        facts = Facts(
+            id=upload.id,
+            at=time.time_ns() // 1000,
+            client=upload.client,
+            client_mode=upload.mode,
+            sha256=body.sha256,
+            size=body.received,
+            media_type=upload.media_type,
         )
-        watching = asyncio.create_task(upload.wait_for_disconnect())
-        try:
-            await asyncio.wait({scoring, watching}, return_when=asyncio.FIRST_COMPLETED)
-            if not scoring.done():
-                raise ClientGoneError
-            return self._decider.on_scores(scoring.result())
-        except ScoringError as error:
-            return self._decider.on_failure(error)
-        except (ClientGoneError, UploadTooLargeError):
-            raise
-        except Exception:
-            # A mistake of ours must not decide more than the configuration allows it to.
-            log.exception("scoring failed")
-            return self._decider.without_scores(Cause.ERROR, "an internal error")
-        finally:
-            for task in (scoring, watching):
-                task.cancel()
-            await asyncio.gather(scoring, watching, return_exceptions=True)
+        timings = timings_of(
+            evidence,
+            total=now - started,
+            upload=body.ended_at - started if body.ended_at is not None else None,
+            score=examined.score_seconds,
+        )
+        record = record_of(
+            decision,
+            evidence,
+            facts,
+            upload.policy.policy,
+            timings,
+            rescans=bool(self._settings.pict_rs),
+        )
+        self._metrics.count_decision(decision, now - started)
+        log.log(
+            logging.WARNING if decision.unscanned else logging.INFO,
+            "decision=%s cause=%s rule=%s unscanned=%s id=%s client=%s type=%s bytes=%d ms=%d (%s)",
+            *(decision.answer, decision.cause, decision.rule, decision.unscanned),
+            *(upload.id, upload.client, upload.media_type, body.received, (now - started) * 1000),
+            decision.message,
+        )
+        margin = self._settings.answer_margin
+        until = started + self._settings.time_budget - margin / 4
+        await self._ledger.record(record, until=until)  # where it went, the ledger tells
+        self._metrics.ledger_seconds.observe(time.monotonic() - now)
 
 
 def _loop_time(monotonic: float) -> float:

@@ -9,18 +9,17 @@ import signal
 import socket
 import sys
 from collections.abc import Generator, Sequence
+from pathlib import Path
 
 import uvicorn
 import uvloop
 from starlette.applications import Starlette
 
-from gateway.app import admin_app, upload_app
-from gateway.decision import Cause, Decider
+from gateway.assembly import assembled
 from gateway.http_protocol import BoundedHttpProtocol
-from gateway.metrics import Metrics
-from gateway.scan import Scanner
+from gateway.ledger.database import LedgerError
+from gateway.policy_reload import PolicyReloader
 from gateway.settings import Settings, host_and_port, load_settings
-from imagesafety.client import ScoringClient
 from imagesafety.policy import Policy
 from imagesafety.policy_file import PolicyError, find_policy, load_policy
 
@@ -47,7 +46,8 @@ def main(arguments: Sequence[str]) -> int:
     )
     log.setLevel(settings.log_level.upper())
     try:
-        policy = load_policy(find_policy(settings.policy))
+        path = find_policy(settings.policy)
+        policy = load_policy(path)
         if settings.tls is not None:
             settings.tls.credentials()
         sockets = [_bind(settings.listen), _bind(settings.admin_listen)]
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     # uvloop sends an answer's head and body together: by that, the gateway costs a tenth less.
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings, policy, sockets))
+        return runner.run(_serve(settings, path, policy, sockets))
 
 
 def _bind(address: str) -> socket.socket:
@@ -72,32 +72,26 @@ def _bind(address: str) -> socket.socket:
     return listening
 
 
-async def _serve(settings: Settings, policy: Policy, sockets: list[socket.socket]) -> int:
-    decider = Decider(
-        policy,
-        {
-            Cause.UNDECODABLE: settings.on_undecodable == "accept",
-            Cause.OVERLOAD: settings.on_overload == "accept",
-            Cause.UNAVAILABLE: settings.on_unavailable == "accept",
-            Cause.DEADLINE: settings.on_deadline == "accept",
-            Cause.ERROR: settings.on_error == "accept",
-        },
-    )
-    metrics = Metrics()
-    async with ScoringClient(settings.inference, settings.tls) as client:
-        scanner = Scanner(settings, client, decider, metrics)
-        servers = [
-            _server(upload_app(scanner, client, policy), settings),
-            _server(admin_app(metrics), settings),
-        ]
-        _stop_on_signals(servers)
-        log.info(
-            "listening on http://%s, metrics on http://%s, inference at %s, policy for %s",
-            *(settings.listen, settings.admin_listen, settings.inference, policy.model),
-        )
-        await asyncio.gather(
-            *(server.serve(sockets=[bound]) for server, bound in zip(servers, sockets, strict=True))
-        )
+async def _serve(
+    settings: Settings, path: Path, policy: Policy, sockets: list[socket.socket]
+) -> int:
+    try:
+        async with assembled(settings, path, policy) as gateway:
+            servers = [_server(app, settings) for app in (gateway.uploads, gateway.admin)]
+            _handle_signals(servers, gateway.reloader)
+            log.info(
+                "listening on http://%s, admin pages on http://%s, inference at %s, policy for %s",
+                *(settings.listen, settings.admin_listen, settings.inference, policy.model),
+            )
+            await asyncio.gather(
+                *(
+                    server.serve(sockets=[bound])
+                    for server, bound in zip(servers, sockets, strict=True)
+                )
+            )
+    except LedgerError as error:
+        print(f"gateway: {error}", file=sys.stderr)  # noqa: T201
+        return 2
     log.info("stopped")
     return 0
 
@@ -119,7 +113,7 @@ def _server(app: Starlette, settings: Settings) -> _Server:
     )
 
 
-def _stop_on_signals(servers: Sequence[_Server]) -> None:
+def _handle_signals(servers: Sequence[_Server], reloader: PolicyReloader) -> None:
     def stop() -> None:
         log.info("stopping: running uploads are finished")
         for server in servers:
@@ -128,3 +122,4 @@ def _stop_on_signals(servers: Sequence[_Server]) -> None:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop)
+    loop.add_signal_handler(signal.SIGHUP, reloader.ask)

@@ -14,7 +14,10 @@ from typing import Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from gateway.clients import BY_ADDRESS
+from gateway.webhook_signature import signing_key
 from imagesafety.client import TlsFiles
+from imagesafety.policy import Mode
 
 PREFIX = "IMAGESAFETY_GATEWAY_"
 LOOPBACK_AND_PRIVATE = (
@@ -42,7 +45,14 @@ class Settings(BaseSettings):
     )
 
     listen: str = Field("127.0.0.1:14051", description="address and port for pict-rs")
-    admin_listen: str = Field("127.0.0.1:14052", description="address and port for /metrics")
+    admin_listen: str = Field(
+        "127.0.0.1:14052", description="address and port for the admin pages and /metrics"
+    )
+    admin_token: str = Field(
+        "",
+        description="what opens the admin pages; without it, they open on this machine only",
+        repr=False,
+    )
     inference: str = Field(
         "127.0.0.1:50051", description="gRPC target of the inference service, such as unix:/path"
     )
@@ -67,11 +77,53 @@ class Settings(BaseSettings):
         "takes the place of IPADDR in the URL",
         repr=False,
     )
+    trusted_proxies: str = Field(
+        "",
+        description="networks of proxies whose X-Forwarded-For is believed, separated by commas",
+    )
+    client_modes: str = Field(
+        "",
+        description="what rules may do to whom: NAME:MODE, separated by commas; shadow accepts and "
+        "records what would have been, off doesn't scan. IPADDR is a name too",
+    )
     on_undecodable: Answer = Field("reject", description="for files that no decoder can read")
     on_overload: Answer = Field("accept", description="when the inference service is full")
     on_unavailable: Answer = Field("accept", description="when it can't be reached")
     on_deadline: Answer = Field("accept", description="when the time budget ran out")
     on_error: Answer = Field("accept", description="when scoring failed in another way")
+    data_folder: Path = Field(
+        Path("~/.local/share/imagesafety"),
+        description="where the ledger is, and the spool for when the database is down",
+    )
+    database: str = Field(
+        "",
+        description="SQLAlchemy URL of the ledger, such as postgresql+psycopg://…; empty for "
+        "SQLite in the data folder, off for no ledger",
+        repr=False,
+    )
+    retention_days: int = Field(
+        90, ge=1, le=36500, description="for how long decisions are kept; overrides stay"
+    )
+    repeats: bool = Field(
+        True, description="whether bytes that were scored before are answered from the ledger"
+    )
+    repeat_cache: int = Field(
+        4096, ge=0, description="how many scored files are remembered in memory for that"
+    )
+    perceptual_hashes: bool = Field(
+        True, description="whether overrides can match what looks alike; costs a little per image"
+    )
+    webhook_url: str = Field("", description="where rejects and flags are posted to")
+    webhook_secret: str = Field(
+        "", description="signs what is posted there: whsec_ and base64", repr=False
+    )
+    pict_rs: str = Field(
+        "", description="URL of pict-rs: files that were accepted unscanned are fetched from there"
+    )
+    pict_rs_api_key: str = Field("", description="its server.api_key", repr=False)
+    on_late_reject: Literal["report", "purge"] = Field(
+        "report", description="what to do in pict-rs with a file that is rejected after a rescan"
+    )
     drain_seconds: int = Field(15, ge=0, description="how long SIGTERM lets uploads finish")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severity to log"
@@ -85,11 +137,25 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_together(self) -> Settings:
-        _ = self.networks, self.secrets
-        if (self.inference_certificate is None) != (self.inference_key is None):
-            raise ValueError("inference_certificate and inference_key go together")
+        _ = self.networks, self.secrets, self.proxies, self.modes
+        for one, other in (
+            ("inference_certificate", "inference_key"),
+            ("pict_rs", "pict_rs_api_key"),
+            ("webhook_url", "webhook_secret"),
+        ):
+            if bool(getattr(self, one)) != bool(getattr(self, other)):
+                raise ValueError(f"{one} and {other} go together")
+        for name, url in (("webhook_url", self.webhook_url), ("pict_rs", self.pict_rs)):
+            if url and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", url):
+                raise ValueError(f"{name} is no http:// or https:// URL")
+            if url and self.database == "off":
+                raise ValueError(f"{name} needs a ledger, which is off")
+        if self.webhook_secret:
+            signing_key(self.webhook_secret)
         if self.inference_certificate is not None and self.inference_ca is None:
             raise ValueError("inference_certificate needs inference_ca")
+        if self.admin_token and len(self.admin_token) < SHORTEST_SECRET:
+            raise ValueError(f"admin_token needs at least {SHORTEST_SECRET} characters")
         return self
 
     @property
@@ -97,18 +163,46 @@ class Settings(BaseSettings):
         """Seconds of the time budget that are kept for writing the answer."""
         return min(0.25, self.time_budget / 10)
 
+    @property
+    def folder(self) -> Path:
+        """The data folder."""
+        return self.data_folder.expanduser()
+
+    @property
+    def database_url(self) -> str:
+        """The SQLAlchemy URL of the ledger."""
+        return self.database or f"sqlite:///{self.folder.resolve() / 'ledger.db'}"
+
     @cached_property
     def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
         """The networks of `allowed_networks`."""
-        return tuple(
-            ip_network(item.strip()) for item in self.allowed_networks.split(",") if item.strip()
-        )
+        return _networks(self.allowed_networks)
+
+    @cached_property
+    def proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """The networks of `trusted_proxies`."""
+        return _networks(self.trusted_proxies)
+
+    @cached_property
+    def modes(self) -> dict[str, Mode]:
+        """The modes of `client_modes`, by client name."""
+        result: dict[str, Mode] = {}
+        for item in _items(self.client_modes):
+            name, _, mode = item.rpartition(":")
+            if name not in (*self.secrets, BY_ADDRESS) or name in result:
+                raise ValueError(
+                    f"client_modes: {name!r} is no name of client_secrets, or there twice"
+                )
+            if mode not in tuple(Mode):
+                raise ValueError(f"client_modes: {mode!r} is none of {', '.join(Mode)}")
+            result[name] = Mode(mode)
+        return result
 
     @cached_property
     def secrets(self) -> dict[str, str]:
         """The secrets of `client_secrets`, by client name."""
         result: dict[str, str] = {}
-        for item in filter(None, (part.strip() for part in self.client_secrets.split(","))):
+        for item in _items(self.client_secrets):
             name, _, secret = item.partition(":")
             if not re.fullmatch(r"[A-Za-z0-9._-]{1,128}", name) or name in result:
                 raise ValueError("client_secrets needs a different NAME for each NAME:SECRET")
@@ -126,6 +220,15 @@ class Settings(BaseSettings):
         if self.inference_ca is None:
             return None
         return TlsFiles(self.inference_ca, self.inference_certificate, self.inference_key)
+
+
+def _items(text: str) -> list[str]:
+    """What commas separate."""
+    return [item for part in text.split(",") if (item := part.strip())]
+
+
+def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(ip_network(item) for item in _items(text))
 
 
 def host_and_port(address: str) -> tuple[str, int]:

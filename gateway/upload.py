@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
+import time
+from collections import deque
 from collections.abc import AsyncIterator
 
 from starlette.types import Receive
@@ -22,8 +26,11 @@ class Upload:
     def __init__(self, receive: Receive, max_bytes: int) -> None:
         self._receive = receive
         self._max_bytes = max_bytes
-        self._pushed_back = b""
+        self._gathered: deque[bytes] = deque()
         self._end = asyncio.Event()
+        self._hash = hashlib.sha256()
+        self._whole = False
+        self._ended_at: float | None = None
         self.received = 0
 
     @property
@@ -31,19 +38,43 @@ class Upload:
         """Whether there is no more to come."""
         return self._end.is_set()
 
-    async def first_chunk(self) -> bytes:
-        """The first bytes, empty if there are none. Raises as `__aiter__`.
+    @property
+    def sha256(self) -> bytes | None:
+        """The hash of the body; None until all of it came."""
+        return self._hash.digest() if self._whole else None
 
-        They stay part of what iterating yields.
+    @property
+    def ended_at(self) -> float | None:
+        """The time.monotonic() of the body's end; None until all of it came."""
+        return self._ended_at
+
+    async def gather(self, most: int, seconds: float) -> bool:
+        """Waits for the first bytes, then a little longer, so that a small body is there whole.
+
+        Reads on for at most `seconds`, up to `most` bytes. False if there is no body. What was read
+        stays part of what iterating yields. Raises as `__aiter__`.
         """
-        self._pushed_back = await self._next()
-        return self._pushed_back
+        first = await self._next()
+        self._gathered.append(first)
+        if not self.ended:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    while not self.ended and self.received < most:
+                        self._gathered.append(await self._next())
+        return bool(first)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Yields the body. Raises UploadTooLargeError and ClientGoneError."""
-        while chunk := self._pushed_back or await self._next():
-            self._pushed_back = b""
+        while self._gathered:
+            if chunk := self._gathered.popleft():
+                yield chunk
+        while chunk := await self._next():
             yield chunk
+
+    async def read_rest(self) -> None:
+        """Reads to the end, for the hash. Raises as `__aiter__`."""
+        while await self._next():
+            pass
 
     async def _next(self) -> bytes:
         """The next bytes; empty at the end of the body."""
@@ -52,6 +83,9 @@ class Upload:
             self.received += len(chunk)
             if self.received > self._max_bytes:
                 raise UploadTooLargeError
+            self._hash.update(chunk)
+            if self.ended:
+                self._whole, self._ended_at = True, time.monotonic()
             if chunk:
                 return chunk
         return b""

@@ -93,7 +93,7 @@ def test_the_service_has_no_decoder_in_its_process() -> None:
     assert not {"av", "PIL", "pillow_jxl"} & set(loaded)
 
 
-def test_the_gateway_starts_where_torch_is_not_installed() -> None:
+def test_the_gateway_starts_where_torch_is_not_installed(tmp_path: Path) -> None:
     address, admin = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     code = f"""
 import sys
@@ -103,7 +103,8 @@ class Absent:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Absent())
 from gateway.server import main
-sys.exit(main(["--listen", {address!r}, "--admin-listen", {admin!r}]))
+flags = ["--listen", {address!r}, "--admin-listen", {admin!r}, "--data-folder", {str(tmp_path)!r}]
+sys.exit(main(flags))
 """
     process = subprocess.Popen([sys.executable, "-c", code])
     try:

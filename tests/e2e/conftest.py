@@ -18,5 +18,6 @@ class Pair:
 
 @pytest.fixture(scope="session")
 def pair() -> Iterator[Pair]:
-    with inference() as scoring, gateway(scoring.address) as http:
+    # Tests post the same drawings, and mean each of them to be scored.
+    with inference() as scoring, gateway(scoring.address, "--repeats", "false") as http:
         yield Pair(http.address, scoring.address, http.process.pid, scoring.process.pid)

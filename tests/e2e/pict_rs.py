@@ -44,7 +44,9 @@ async def post(
     body = pieces(data) if isinstance(data, bytes) else data
     sending = asyncio.create_task(_send(connection, writer, body))
     try:
-        return await asyncio.wait_for(_receive(connection, reader), 60)
+        # Not wait_for: in Python 3.11 it may swallow a cancellation.
+        async with asyncio.timeout(60):
+            return await _receive(connection, reader)
     finally:
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)

@@ -45,6 +45,7 @@ class Service:
     process: subprocess.Popen[bytes]
     address: str
     log: Path
+    admin: str = ""
 
     def output(self) -> str:
         return self.log.read_text()
@@ -86,16 +87,25 @@ def inference(
 
 
 @contextlib.contextmanager
-def gateway(target: str, *flags: str, ready: bool = True) -> Iterator[Service]:
+def gateway(
+    target: str, *flags: str, ready: bool = True, data_folder: Path | None = None
+) -> Iterator[Service]:
     """The gateway; `ready` says whether to wait for inference too."""
     address = f"127.0.0.1:{free_port()}"
     admin = f"127.0.0.1:{free_port()}"
     command = ["gateway", "--listen", address, "--admin-listen", admin, "--inference", target]
     path = "readyz" if ready else "livez"
-    with running(
-        [*command, *flags], address, lambda: fetch(f"http://{address}/{path}")[0] == 200
-    ) as it:
-        yield it
+    with contextlib.ExitStack() as stack:
+        folder = data_folder or stack.enter_context(tempfile.TemporaryDirectory())
+        service = stack.enter_context(
+            running(
+                [*command, "--data-folder", str(folder), *flags],
+                address,
+                lambda: fetch(f"http://{address}/{path}")[0] == 200,
+            )
+        )
+        service.admin = admin
+        yield service
 
 
 @contextlib.asynccontextmanager

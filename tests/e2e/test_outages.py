@@ -338,11 +338,13 @@ class Load:
 
 
 async def test_up_survives_the_death_of_inference_under_load(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Every upload is answered within its budget, and scoring resumes."""
     address = f"127.0.0.1:{free_port()}"
     monkeypatch.setenv("IMAGESAFETY_GATEWAY_LISTEN", address)
+    monkeypatch.setenv("IMAGESAFETY_GATEWAY_DATA_FOLDER", str(tmp_path))
+    monkeypatch.setenv("IMAGESAFETY_GATEWAY_REPEATS", "false")  # else they need no inference
     monkeypatch.setenv("IMAGESAFETY_GATEWAY_ADMIN_LISTEN", f"127.0.0.1:{free_port()}")
     monkeypatch.setenv("IMAGESAFETY_INFERENCE_LISTEN", f"127.0.0.1:{free_port()}")
     command = ["imagesafety.command", "up"]

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from imagesafety.policy import judge_image
 from imagesafety.policy_file import find_policy, load_policy
+from imagesafety.verdict import judge_image
 from inference.demo.drawing import canvas_size, random_aspect, random_scene, render
 from inference.model_source import DEMO_FOLDER
 from tests.e2e.conftest import Pair

@@ -1,13 +1,23 @@
 """From what happened to what is answered."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import grpc
 import pytest
 
-from gateway.decision import Cause, Decider, TooLargeError
+from gateway.decision import (
+    Cause,
+    Decider,
+    Decision,
+    Evidence,
+    Scored,
+    TooLargeError,
+    why_unscored,
+)
+from gateway.overrides.matching import OverrideSet
 from imagesafety.client import ScoringError
-from imagesafety.policy import Partial
+from imagesafety.policy import Partial, Policy
 from imagesafety.policy_file import parse_policy
 from imagesafety.scores import ImageScores, ModelIdentity, View
 
@@ -25,6 +35,7 @@ POLICY = parse_policy(
 )
 DEFAULTS = {cause: cause is not Cause.UNDECODABLE for cause in Cause}
 REFUSING = dict.fromkeys(Cause, False)
+ACCEPTING = dict.fromkeys(Cause, True)
 CODE = grpc.StatusCode
 
 
@@ -35,13 +46,27 @@ def scores(
     return ImageScores((view,), "image/png", 1, 1, ModelIdentity(model, digest, "test"))
 
 
+def decide(
+    found: ImageScores | Evidence,
+    policy: Policy = POLICY,
+    *,
+    answers: Mapping[Cause, bool] = DEFAULTS,
+) -> Decision:
+    evidence = Scored(found) if isinstance(found, ImageScores) else found
+    return Decider(answers).decide(policy, evidence, sha256=bytes(32), overrides=OverrideSet())
+
+
 def test_the_policy_decides_on_scores() -> None:
-    decider = Decider(POLICY, DEFAULTS)
-    accepted, rejected = decider.on_scores(scores(0.4)), decider.on_scores(scores(0.6))
+    accepted, rejected = decide(scores(0.4)), decide(scores(0.6))
     assert (accepted.status, accepted.cause, accepted.rule) == (200, Cause.POLICY, None)
     assert (rejected.status, rejected.cause, rejected.rule) == (406, Cause.POLICY, "r")
-    assert rejected.body["decision"] == "reject"
-    assert accepted.id != rejected.id
+    assert rejected.body("7") == {
+        "decision": "reject",
+        "cause": "policy",
+        "rule": "r",
+        "id": "7",
+        "message": "rule r holds",
+    }
 
 
 @pytest.mark.parametrize(
@@ -57,9 +82,8 @@ def test_the_policy_decides_on_scores() -> None:
 def test_the_policy_says_what_partial_means(
     policy: str, similarity: float, status: int, cause: Cause, unscanned: bool
 ) -> None:
-    decider = Decider(replace(POLICY, partial=Partial(policy)), DEFAULTS)
     partial = replace(scores(similarity), partial="the file ends too early")
-    decision = decider.on_scores(partial)
+    decision = decide(partial, replace(POLICY, partial=Partial(policy)))
     assert (decision.status, decision.cause, decision.unscanned) == (status, cause, unscanned)
     if cause is Cause.UNDECODABLE:
         assert "the file ends too early" in decision.message
@@ -67,10 +91,10 @@ def test_the_policy_says_what_partial_means(
 
 def test_a_partial_file_is_let_in_where_undecodable_ones_are() -> None:
     partial = replace(scores(0.4), partial="the file ends too early")
-    decision = Decider(POLICY, dict.fromkeys(Cause, True)).on_scores(partial)
+    decision = decide(partial, answers=ACCEPTING)
     assert (decision.status, decision.unscanned) == (200, True)
-    rejecting = Decider(replace(POLICY, partial=Partial.REJECT), dict.fromkeys(Cause, True))
-    assert rejecting.on_scores(partial).status == 406
+    rejecting = replace(POLICY, partial=Partial.REJECT)
+    assert decide(partial, rejecting, answers=ACCEPTING).status == 406
 
 
 @pytest.mark.parametrize(
@@ -84,9 +108,9 @@ def test_a_partial_file_is_let_in_where_undecodable_ones_are() -> None:
     ],
 )
 def test_scores_of_another_model_or_without_meaning_are_an_error(unusable: ImageScores) -> None:
-    decision = Decider(POLICY, DEFAULTS).on_scores(unusable)
+    decision = decide(unusable)
     assert (decision.accepted, decision.cause, decision.unscanned) == (True, Cause.ERROR, True)
-    assert Decider(POLICY, REFUSING).on_scores(unusable).status == 503
+    assert decide(unusable, answers=REFUSING).status == 503
 
 
 @pytest.mark.parametrize(
@@ -107,11 +131,11 @@ def test_scores_of_another_model_or_without_meaning_are_an_error(unusable: Image
 def test_causes_and_statuses(
     code: grpc.StatusCode, reason: str, cause: Cause, status: int, refusing: int
 ) -> None:
-    error = ScoringError(code, reason, "because")
-    decision = Decider(POLICY, DEFAULTS).on_failure(error)
+    evidence = why_unscored(ScoringError(code, reason, "because"))
+    decision = decide(evidence)
     assert (decision.cause, decision.status, decision.message) == (cause, status, "because")
     assert decision.unscanned == (status == 200)
-    refused = Decider(POLICY, REFUSING).on_failure(error)
+    refused = decide(evidence, answers=REFUSING)
     assert (refused.status, refused.unscanned) == (refusing, False)
 
 
@@ -120,6 +144,4 @@ def test_causes_and_statuses(
 )
 def test_an_image_over_a_limit_is_too_large(reason: str) -> None:
     with pytest.raises(TooLargeError):
-        Decider(POLICY, DEFAULTS).on_failure(
-            ScoringError(CODE.RESOURCE_EXHAUSTED, reason, "too big")
-        )
+        why_unscored(ScoringError(CODE.RESOURCE_EXHAUSTED, reason, "too big"))

@@ -1,0 +1,120 @@
+"""Scores that are there already: of the same bytes earlier, or of the same bytes just now."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gateway.decision import Scored
+from gateway.ledger.ledger import AnyLedger
+from gateway.ledger.record import DecisionRecord, ScoredBy
+from imagesafety.scores import ImageScores, ModelIdentity
+
+MOST_VIEWS = (
+    4  # of a file that is kept in memory: a long video would take the room of many pictures
+)
+
+
+class Source(StrEnum):
+    """Where scores were."""
+
+    MEMORY = "memory"
+    LEDGER = "ledger"
+    FLIGHT = "flight"
+
+
+@dataclass(frozen=True, slots=True)
+class FileKey:
+    """What scores depend on: the bytes, what they were declared to be, the policy, the model."""
+
+    sha256: bytes
+    media_type: str
+    scored_by: ScoredBy
+
+
+class Flight:
+    """A scoring that others with the same bytes wait for."""
+
+    def __init__(self) -> None:
+        self._landed: asyncio.Future[Scored | None] = asyncio.get_running_loop().create_future()
+
+    def land(self, scored: Scored | None) -> None:
+        """Tells those who wait."""
+        self._landed.set_result(scored)
+
+    async def wait(self) -> Scored | None:
+        """The scores, or None."""
+        # Shielded: who gives up waiting must not end it for the others.
+        return await asyncio.shield(self._landed)
+
+
+class Repeats:
+    """Finds scores of the same bytes, under the same policy and model.
+
+    What could be looked at only in part is never repeated: it may be better luck next time.
+    """
+
+    def __init__(self, ledger: AnyLedger, size: int) -> None:
+        """`size` is how many files are kept in memory."""
+        self._ledger = ledger
+        self._size = size
+        self._memory: OrderedDict[FileKey, Scored] = OrderedDict()
+        self._flights: dict[FileKey, Flight] = {}
+
+    def remembered(self, key: FileKey) -> Scored | None:
+        """The scores, if they are in memory."""
+        scored = self._memory.get(key)
+        if scored is not None:
+            self._memory.move_to_end(key)
+        return scored
+
+    def remember(self, key: FileKey, scores: ImageScores, decision_id: str) -> Scored | None:
+        """Keeps scores for repeats; returns what a repeat gets, None if there is to be none."""
+        if scores.partial:
+            return None
+        scored = Scored(scores, repeat_of=decision_id)
+        if len(scores.views) <= MOST_VIEWS and self._size:
+            self._memory[key] = scored
+            self._memory.move_to_end(key)
+            if len(self._memory) > self._size:
+                self._memory.popitem(last=False)
+        return scored
+
+    async def recorded(self, key: FileKey) -> Scored | None:
+        """The scores, if they are in the ledger."""
+        record = await self._ledger.find_scored(key.sha256, key.media_type, key.scored_by)
+        if record is None:
+            return None
+        return self.remember(key, scores_of(record), record.repeat_of or record.id)
+
+    def in_flight(self, key: FileKey) -> Flight | None:
+        """The scoring of the same bytes that is under way, if there is one."""
+        return self._flights.get(key)
+
+    def take_off(self, key: FileKey) -> Flight:
+        """Lets others with the same bytes wait for a scoring that begins now; `land` ends it."""
+        flight = self._flights[key] = Flight()
+        return flight
+
+    def land(self, key: FileKey, scored: Scored | None) -> None:
+        """Ends a scoring. None means that one of those who wait has to score the file itself."""
+        self._flights.pop(key).land(scored)
+
+
+def scores_of(record: DecisionRecord) -> ImageScores:
+    """The scores that a decision was made from."""
+    return ImageScores(
+        views=record.views,
+        media_type=record.found_type,
+        width=record.width,
+        height=record.height,
+        model=ModelIdentity(
+            record.scored_by.model, record.scored_by.weights_digest, record.backend
+        ),
+        partial=record.partial,
+        frames=record.frames,
+        total_frames=record.total_frames,
+        perceptual_hashes=record.perceptual_hashes,
+    )
