@@ -1,9 +1,9 @@
 # make run · make test · make lint · make protos · make demo-model
-# make bench · make bench-overhead · make bench-peers · make bench-decode
+# make bench · make bench-overhead · make bench-ledger · make bench-peers · make bench-decode
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: run test lint bench bench-overhead bench-peers bench-decode protos format demo-model evaluate-demo constraints
+.PHONY: run test lint bench bench-overhead bench-ledger bench-peers bench-decode protos format demo-model evaluate-demo constraints
 
 run: .venv/installed
 	$(BIN)/imagesafety up
@@ -26,6 +26,9 @@ bench: .venv/installed
 
 bench-overhead: .venv/installed
 	$(BIN)/python -m benchmarks.serving.overhead $(BENCH)
+
+bench-ledger: .venv/installed
+	$(BIN)/python -m benchmarks.serving.ledger $(BENCH)
 
 bench-peers: .venv/installed .venv-peers/installed
 	$(BIN)/python -m benchmarks.serving.against_peers $(BENCH)

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from imagesafety.policy import Policy, judge_image
+from imagesafety.policy import Policy
 from imagesafety.policy_file import find_policy, load_policy
+from imagesafety.verdict import judge_image
 from inference.concepts import ConceptCache, ConceptEmbeddings, ConceptSet, PromptSet
 from inference.decoder.decode import Decoder
 from inference.decoder.media import MediaLimits, Request

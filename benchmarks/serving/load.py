@@ -21,6 +21,7 @@ from benchmarks.serving.material import pictures, triton_requests
 from benchmarks.serving.measuring import Call, Measurement, all_at_once, closed_loop, open_loop
 
 SCORED = b'"cause":"policy"'  # any other cause is an image that was not scored
+REPEATED = b'"cause":"repeat"'
 
 
 def _calls(
@@ -39,6 +40,10 @@ def _calls(
             return grpc_calls.unary(target, files)
         case "HTTP":
             return http_calls.posts(target, http_calls.SCAN, files, SCORED)
+        case "HTTP, first time or repeat":
+            return http_calls.posts(target, http_calls.SCAN, files, b'"cause":')
+        case "HTTP repeats":
+            return http_calls.posts(target, http_calls.SCAN, files, REPEATED)
         case "bare HTTP":
             return http_calls.posts(target, http_calls.SCAN, files, b"bytes")
         case "LitServe":

@@ -141,8 +141,13 @@ def gateway(target: str, policy: Path, *flags: str) -> Iterator[Service]:
     address, admin = (f"127.0.0.1:{free_port()}" for _ in range(2))
     command = [sys.executable, "-m", "gateway", "--listen", address, "--admin-listen", admin]
     command += ["--inference", target, "--policy", str(policy), *flags]
-    with running("gateway", command, address, _is_ready) as service:
-        yield service
+    with tempfile.TemporaryDirectory() as folder:
+        command += ["--data-folder", folder]
+        if "--repeats" not in flags:
+            # The load has fewer pictures than uploads: as repeats they would cost nothing.
+            command += ["--repeats", "false"]
+        with running("gateway", command, address, _is_ready) as service:
+            yield service
 
 
 def listens(address: str) -> bool:
