@@ -13,6 +13,7 @@ from pathlib import Path
 from starlette.applications import Starlette
 
 from gateway.admin.app import admin_app
+from gateway.admin.parts import Parts
 from gateway.app import upload_app
 from gateway.decision import Cause, Decider
 from gateway.examination import Examiner
@@ -24,6 +25,7 @@ from gateway.pict_rs import PictRs
 from gateway.policy_in_force import CurrentPolicy
 from gateway.policy_reload import PolicyReloader
 from gateway.repeats import Repeats
+from gateway.replicas import Replicas
 from gateway.rescan import Rescanner
 from gateway.scan import Scanner
 from gateway.second_look import SecondLook
@@ -90,9 +92,11 @@ async def assembled(settings: Settings, path: Path, policy: Policy) -> AsyncIter
             running.append(rescanner.run())
         for work in running:
             await stack.enter_async_context(_in_background(work))
+        replicas = Replicas(settings.inference, settings.tls)
+        parts = Parts(settings, ledger, overrides, current, health.check, replicas.check)
         yield Gateway(
             uploads=upload_app(scanner, health),
-            admin=admin_app(settings, ledger, overrides, current, metrics, health.check),
+            admin=admin_app(parts, metrics),
             reloader=reloader,
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -29,28 +28,17 @@ from gateway.admin.rendering import STATIC, page
 from gateway.admin.replay_api import replay_routes
 from gateway.admin.sessions import Sessions, signing_key
 from gateway.admin.what_if import WhatIf
-from gateway.health import State
-from gateway.ledger.ledger import AnyLedger, LedgerUnavailableError
+from gateway.ledger.ledger import LedgerUnavailableError
 from gateway.metrics import Metrics
-from gateway.overrides.store import OverrideStore
-from gateway.policy_in_force import CurrentPolicy
-from gateway.settings import Settings
 
 
-def admin_app(
-    settings: Settings,
-    ledger: AnyLedger,
-    overrides: OverrideStore,
-    current: CurrentPolicy,
-    metrics: Metrics,
-    health: Callable[[], Awaitable[State]],
-) -> Starlette:
+def admin_app(parts: Parts, metrics: Metrics) -> Starlette:
     """Everything on the admin port.
 
     Pages and the JSON API are behind one authentication. /metrics and /livez are open to all who
     reach the port: Prometheus and probes ask for them, and they hold no secrets.
     """
-    parts = Parts(settings, ledger, overrides, current, health)
+    settings, ledger = parts.settings, parts.ledger
     authentication = Authentication(settings.admin_token, settings.proxies)
     login = Login(authentication)
 
@@ -73,7 +61,7 @@ def admin_app(
         routes=[
             Route("/metrics", metrics_page),
             Route("/livez", livez),
-            *override_routes(overrides),
+            *override_routes(parts.overrides),
             *replay_routes(ledger, accepts_undecodable=settings.on_undecodable == "accept"),
             *(route for one in pages for route in one.routes),
             Mount("/static", StaticFiles(directory=STATIC), name="static"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
@@ -59,6 +60,8 @@ class Overview:
         wanted = period(request.query_params.get("period", ""))
         found = await self._parts.ledger.transaction(lambda connection: _find(connection, wanted))
         counts = found.hourly.counts
+        policy = self._parts.current.value.policy
+        health, replicas = await asyncio.gather(self._parts.health(), self._parts.replicas(policy))
         context = {
             "period": wanted,
             "periods": CHOICES,
@@ -73,9 +76,10 @@ class Overview:
                 (charts.hour_words(hour), [counts[name][index] for name in SERIES])
                 for index, hour in enumerate(wanted.hours)
             ],
-            "health": (await self._parts.health()).components,
+            "health": health.components,
+            "replicas": replicas,
             "time_budget": f"{self._parts.settings.time_budget:g}",
-            "policy": self._parts.current.value.policy,
+            "policy": policy,
             "overrides": len(self._parts.overrides.current),
         }
         return page(request, "overview.html", context)

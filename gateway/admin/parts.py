@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from gateway.health import State
 from gateway.ledger.ledger import AnyLedger
 from gateway.overrides.store import OverrideStore
 from gateway.policy_in_force import CurrentPolicy
+from gateway.replicas import Replica
 from gateway.settings import Settings
+from imagesafety.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -21,3 +23,4 @@ class Parts:
     overrides: OverrideStore
     current: CurrentPolicy
     health: Callable[[], Awaitable[State]]
+    replicas: Callable[[Policy], Awaitable[Sequence[Replica]]]

@@ -87,20 +87,19 @@ async def test_two_gateways_on_one_database(server: Postgres, tmp_path: Path) ->
     def start(target: str, name: str) -> contextlib.AbstractAsyncContextManager[Service]:
         return off_loop(gateway(target, "--database", url, data_folder=tmp_path / name))
 
-    async with scripted(flag_some) as (target, _):
-        async with start(target, "one") as one:
-            async with start(target, "two") as two, loads[0].on(one.address):
-                async with loads[1].on(two.address):
-                    await loads[1].answered(50)
-                    os.kill(two.process.pid, signal.SIGKILL)
-                    await asyncio.to_thread(two.process.wait)
-                await loads[0].answered(50)
-            async with start(target, "two") as two:
-                accepted = await post(two.address, GOOD)
-                await deny(one.admin, await sha256_of(url, accepted.body["id"]))
-                async with asyncio.timeout(30):
-                    while (await post(two.address, GOOD)).body["cause"] != "override":
-                        await asyncio.sleep(0.1)
+    async with scripted(flag_some) as (target, _), start(target, "one") as one:
+        async with start(target, "two") as two, loads[0].on(one.address):
+            async with loads[1].on(two.address):
+                await loads[1].answered(50)
+                os.kill(two.process.pid, signal.SIGKILL)
+                await asyncio.to_thread(two.process.wait)
+            await loads[0].answered(50)
+        async with start(target, "two") as two:
+            accepted = await post(two.address, GOOD)
+            await deny(one.admin, await sha256_of(url, accepted.body["id"]))
+            async with asyncio.timeout(30):
+                while (await post(two.address, GOOD)).body["cause"] != "override":
+                    pass
     rows = await asyncio.to_thread(recorded, url)
     assert [key for load in loads for key in load.ids if rows[key] != 1] == []
 

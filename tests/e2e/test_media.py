@@ -200,7 +200,7 @@ async def test_files_that_break_their_decoder_cost_one_error_each() -> None:
     command = ["tests.e2e.faulty_inference", *flags]
     async with (
         off_loop(running(command, address, lambda: is_serving(address))) as scoring,
-        off_loop(gateway(address)) as http,
+        off_loop(gateway(address, "--repeats", "false")) as http,
     ):
         gate = asyncio.Semaphore(8)
 

@@ -13,13 +13,16 @@ import httpx
 from starlette.applications import Starlette
 
 from gateway.admin.app import admin_app
+from gateway.admin.parts import Parts
 from gateway.health import State
 from gateway.ledger.ledger import AnyLedger, Ledger, NoLedger
 from gateway.ledger.record import DecisionRecord, ScoredBy
 from gateway.metrics import Metrics
 from gateway.overrides.store import OverrideStore
 from gateway.policy_in_force import CurrentPolicy
+from gateway.replicas import Replica
 from gateway.settings import Settings, load_settings
+from imagesafety.policy import Policy
 from imagesafety.policy_file import parse_policy
 from imagesafety.scores import PerceptualHash, View
 from tests.gateway.records import record
@@ -94,6 +97,7 @@ class AdminPort:
     overrides: OverrideStore
     current: CurrentPolicy
     components: dict[str, str] = field(default_factory=dict)
+    replicas: list[Replica] = field(default_factory=list)
 
     def caller(
         self, peer: str = "127.0.0.1", base: str = HERE, headers: Mapping[str, str] | None = None
@@ -127,9 +131,14 @@ async def admin_port(folder: Path, *flags: str, token: str = "") -> AsyncIterato
     async def health() -> State:
         return State(set(components.values()) == {"ok"}, components)
 
-    app = admin_app(settings, ledger, overrides, current, metrics, health)
+    replicas = [Replica("127.0.0.1:50051", "ok", "demo", "pytorch-cpu-float32")]
+
+    async def asked(policy: Policy) -> list[Replica]:
+        return replicas
+
+    app = admin_app(Parts(settings, ledger, overrides, current, health, asked), metrics)
     try:
-        yield AdminPort(app, ledger, overrides, current, components)
+        yield AdminPort(app, ledger, overrides, current, components, replicas)
     finally:
         await overrides.close()
         await ledger.close()

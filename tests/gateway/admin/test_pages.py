@@ -11,6 +11,7 @@ import pytest
 from gateway.ledger.record import Rescan
 from gateway.overrides.entries import NewOverride
 from gateway.overrides.matching import OverrideAction
+from gateway.replicas import Replica
 from imagesafety.policy import Action
 from imagesafety.scores import View
 from tests.e2e.processes import free_port
@@ -61,6 +62,7 @@ async def test_every_page_opens_on_an_empty_ledger(local: httpx.AsyncClient, pat
 
 async def test_the_overview_counts_by_outcome(port: AdminPort, local: httpx.AsyncClient) -> None:
     port.components["inference"] = "cannot be reached"
+    port.replicas.append(Replica("127.0.0.2:50051", "UNAVAILABLE: it is gone"))
     await port.keep(
         uploaded(1),
         uploaded(2),
@@ -76,6 +78,8 @@ async def test_the_overview_counts_by_outcome(port: AdminPort, local: httpx.Asyn
         assert f"{words} per hour: {total} in all" in text
     assert "Shadow per hour: 1 in all" in text
     assert "cannot be reached" in text
+    assert re.search(r"127\.0\.0\.1:50051.*>ok<.*pytorch-cpu-float32", text)
+    assert re.search(r"127\.0\.0\.2:50051.*>trouble<.*UNAVAILABLE: it is gone", text)
     assert "p99" in text
     assert "has not been looked at to this day" in text
     assert "168" not in text
