@@ -13,7 +13,7 @@ from gateway.admin.forms import Form, form_route
 from gateway.admin.parts import Parts
 from gateway.admin.rendering import page
 from gateway.overrides.entries import OverrideError
-from gateway.overrides.hash_list_export import export
+from gateway.overrides.hash_list_export import FILE_TYPES, export
 from gateway.overrides.hash_lists import (
     Defaults,
     HashKind,
@@ -26,11 +26,6 @@ from gateway.overrides.matching import OverrideAction
 from gateway.overrides.store import Added
 
 MOST_ERRORS = 1000  # broken lines that are shown one by one
-_TYPES = {
-    ListFormat.CSV: ("text/csv", "csv"),
-    ListFormat.LINES: ("text/plain", "txt"),
-    ListFormat.HMA: ("application/x-ndjson", "jsonl"),
-}
 
 
 class OverrideLists:
@@ -85,7 +80,7 @@ class OverrideLists:
             raise HTTPException(400, "There is no such list.") from None
         entries = self._overrides.current.entries
         text = await asyncio.to_thread(export, entries, list_format, action=action, kind=kind)
-        media_type, ending = _TYPES[list_format]
+        media_type, ending = FILE_TYPES[list_format]
         name = "overrides" if list_format is ListFormat.CSV else f"{action}-list"
         disposition = f'attachment; filename="imagesafety-{name}.{ending}"'
         headers = {"Content-Disposition": disposition}

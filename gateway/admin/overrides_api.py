@@ -19,7 +19,7 @@ from starlette.routing import Route
 from gateway.ledger.ledger import LedgerUnavailableError
 from gateway.overrides.changing import NoSuchOverrideError
 from gateway.overrides.entries import NewOverride, OverrideError, as_json, hash_from_hex
-from gateway.overrides.hash_list_export import export
+from gateway.overrides.hash_list_export import FILE_TYPES, export
 from gateway.overrides.hash_lists import (
     MOST_BYTES,
     Defaults,
@@ -35,11 +35,6 @@ from gateway.overrides.store import Added, OverrideStore
 MOST_AT_ONCE = 1000
 _MOST_JSON_BYTES = 64 * 1024
 _FIELDS = ("action", "sha256", "pdq", "rule", "note", "why")
-_FILES = {  # media type and the end of the name
-    ListFormat.CSV: ("text/csv", "csv"),
-    ListFormat.LINES: ("text/plain", "txt"),
-    ListFormat.HMA: ("application/x-ndjson", "jsonl"),
-}
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 _Endpoint = Callable[[Request], Awaitable[Response]]
@@ -129,7 +124,7 @@ class _Api:
         kind = _choice(HashKind, "kind", query["kind"]) if query.get("kind") else None
         entries = self._store.current.entries
         content = await asyncio.to_thread(export, entries, format_, action=action, kind=kind)
-        media_type, suffix = _FILES[format_]
+        media_type, suffix = FILE_TYPES[format_]
         named = {"content-disposition": f'attachment; filename="overrides.{suffix}"'}
         return Response(content, media_type=media_type, headers=named)
 

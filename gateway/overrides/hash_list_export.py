@@ -10,6 +10,13 @@ from collections.abc import Iterable, Iterator
 from gateway.overrides.hash_lists import COLUMNS, FORMULA_STARTS, HashKind, ListFormat
 from gateway.overrides.matching import Override, OverrideAction
 
+FILE_TYPES = {
+    ListFormat.CSV: ("text/csv", "csv"),
+    ListFormat.LINES: ("text/plain", "txt"),
+    ListFormat.HMA: ("application/x-ndjson", "jsonl"),
+}
+"""The media type of each format, and the end of a file's name."""
+
 
 def export(
     entries: Iterable[Override],

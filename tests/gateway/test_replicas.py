@@ -20,7 +20,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 @contextlib.asynccontextmanager
 async def replica(
-    status: "health_pb2.HealthCheckResponse.ServingStatus.ValueType",
+    status: int,
     model: scoring_pb2.ModelIdentity = MODEL,
 ) -> AsyncIterator[int]:
     """A replica that says this of its health; yields its port."""
