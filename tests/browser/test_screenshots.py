@@ -194,6 +194,7 @@ def _tour(page: Page, home: str, gallery: Gallery, animation: Answer, wide: Answ
     page.get_by_label("Reason").first.fill("reported by a neighbouring server")
     page.get_by_role("button", name="Add").click()
     expect(page.get_by_role("status")).to_contain_text("in force")
+    _import_a_list(page, home, gallery)
     page.goto(f"{home}/overrides")
     gallery.keep(page, "overrides")
     page.locator("tbody a").last.click()
@@ -209,6 +210,18 @@ def _tour(page: Page, home: str, gallery: Gallery, animation: Answer, wide: Answ
     expect(page.locator("#effect")).to_contain_text("would have come out otherwise")
     expect(page.locator("#effect")).to_contain_text("at_least 2 → 1")
     gallery.keep(page, "what-if", most_height=1300)
+
+
+def _import_a_list(page: Page, home: str, gallery: Gallery) -> None:
+    """A list with two sound lines, and one of each kind of broken ones."""
+    lines = ["# from a neighbouring server", "1f" * 32, "not a hash", "2e" * 32, "3d" * 31]
+    page.goto(f"{home}/overrides")
+    file = {"name": "list.txt", "mimeType": "text/plain", "buffer": "\n".join(lines).encode()}
+    page.get_by_label("File").set_input_files(file)  # type: ignore[arg-type]
+    page.get_by_label("Reason").last.fill("shared by a neighbouring server")
+    page.get_by_role("button", name="Import").click()
+    expect(page.get_by_role("main")).to_contain_text("2 entries are new and in force")
+    gallery.keep(page, "import")
 
 
 def _move(page: Page, label: str, key: str, times: int) -> None:
