@@ -133,6 +133,9 @@ class PolicyReloader:
             self._note_problem(seen, str(error), refused=error.refused)
             self._final = False
             return
+        # Meanwhile somebody may have taken a mistake back.
+        if await asyncio.to_thread(_read, self._path) != seen:
+            return
         self._ledger.note_policy(policy)
         self._current.value = PolicyInForce(policy)
         self._problem = None

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import secrets
 import time
-from typing import Protocol
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -20,7 +19,7 @@ from gateway.examination import ExaminationRequest, Examined, Examiner
 from gateway.http_protocol import FIRST_BYTE
 from gateway.ledger.ledger import AnyLedger
 from gateway.metrics import Metrics
-from gateway.overrides.matching import OverrideSet
+from gateway.overrides.matching import OverrideSource
 from gateway.policy_in_force import CurrentPolicy
 from gateway.settings import Settings
 from gateway.upload import ClientGoneError, Upload, UploadTooLargeError
@@ -68,14 +67,6 @@ class AnswerResponse(JSONResponse):
         if overtakes:
             await self._upload.discard_rest(LINGER_SECONDS)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-class OverrideSource(Protocol):
-    """Where the overrides are."""
-
-    @property
-    def current(self) -> OverrideSet:
-        """The overrides in force now."""
 
 
 class Scanner:

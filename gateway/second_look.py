@@ -10,8 +10,8 @@ from gateway.decision import Decider, Evidence, Scored, why_unscored
 from gateway.decision_record import Facts, record_of, timings_of
 from gateway.examination import Examiner
 from gateway.ledger.record import DecisionRecord
+from gateway.overrides.matching import OverrideSource
 from gateway.policy_in_force import CurrentPolicy
-from gateway.scan import OverrideSource
 from imagesafety.client import ScoringError
 
 LOOK_SECONDS = 120.0  # nobody waits for it, and others go first

@@ -23,7 +23,7 @@ PREFIX = "IMAGESAFETY_GATEWAY_"
 LOOPBACK_AND_PRIVATE = (
     "127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,::1/128,fc00::/7,fe80::/10"
 )
-SHORTEST_SECRET = 16
+SHORTEST_SECRET, LONGEST_SECRET = 16, 500
 
 Answer = Literal["accept", "reject"]
 
@@ -129,6 +129,11 @@ class Settings(BaseSettings):
         "info", description="least severity to log"
     )
 
+    @field_validator("admin_token", "webhook_secret", "pict_rs_api_key")
+    @classmethod
+    def _without_line_break(cls, value: str) -> str:
+        return value.strip()  # what secrets out of files end on
+
     @field_validator("listen", "admin_listen")
     @classmethod
     def _check_address(cls, value: str) -> str:
@@ -154,8 +159,12 @@ class Settings(BaseSettings):
             signing_key(self.webhook_secret)
         if self.inference_certificate is not None and self.inference_ca is None:
             raise ValueError("inference_certificate needs inference_ca")
-        if self.admin_token and len(self.admin_token) < SHORTEST_SECRET:
-            raise ValueError(f"admin_token needs at least {SHORTEST_SECRET} characters")
+        if self.admin_token and (
+            not SHORTEST_SECRET <= len(self.admin_token) <= LONGEST_SECRET
+            or not (self.admin_token.isascii() and self.admin_token.isprintable())
+        ):
+            lengths = f"{SHORTEST_SECRET} to {LONGEST_SECRET}"
+            raise ValueError(f"admin_token needs {lengths} printable ASCII characters")
         return self
 
     @property

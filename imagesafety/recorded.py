@@ -25,10 +25,11 @@ class Recorded:
     """A decision as it was recorded, with what it takes to judge the file again.
 
     `at` is in microseconds since 1970, UTC; `sha256` is hexadecimal. `similarities` has one tuple
-    per view, one cosine per concept of the policy with `policy_digest`, in its order. `excepted` is
-    the rule that a perceptual allow overruled, if one decided; `override_gone` says that the
-    override which decided is there no more. `override_now` is what an override for exactly these
-    bytes says today.
+    per view, one cosine per concept of the policy with `policy_digest`, in its order. `excepted`
+    names the rules whose hits perceptual allows of that time overrule. `override_stays` says that
+    an override decided which holds under any policy, `override_gone` that the one which decided is
+    there no more. `override_now` is what an override that holds under any policy says today,
+    `allowed_now` names the rules whose hits perceptual allows overrule today.
     """
 
     id: str
@@ -47,9 +48,17 @@ class Recorded:
     shadow: Action | None = None
     shadow_rule: str | None = None
     partial: str = ""
-    excepted: str | None = None
+    excepted: tuple[str, ...] = ()
+    override_stays: bool = False
     override_gone: bool = False
     override_now: Literal["allow", "deny"] | None = None
+    allowed_now: tuple[str, ...] = ()
+
+    def today(self, rule: str | None) -> Literal["allow", "deny"] | None:
+        """What overrides say today of the file, where this rule holds for it."""
+        if self.override_now is not None:
+            return self.override_now
+        return "allow" if rule in self.allowed_now else None
 
 
 class RecordedStreamError(Exception):
@@ -162,4 +171,6 @@ def _recorded(content: dict[str, Any]) -> Recorded:
     content["client_mode"] = Mode(content["client_mode"])
     content["shadow"] = Action(content["shadow"]) if content["shadow"] is not None else None
     content["similarities"] = tuple(_unpacked(view) for view in content["similarities"])
+    for name in ("excepted", "allowed_now"):
+        content[name] = tuple(content[name])
     return Recorded(**content)

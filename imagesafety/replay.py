@@ -65,7 +65,7 @@ class _Replay:
 
     def add(self, item: Recorded) -> None:
         self.total += 1
-        if item.cause == "override" and item.excepted is None and not item.override_gone:
+        if item.override_stays:
             self.kept_by_override += 1
             return
         try:
@@ -105,7 +105,7 @@ class _Replay:
 
     def _judged(self, item: Recorded, views: Views, old: Policy) -> _Outcome:
         """As `Decider` of the gateway decides for a client that is enforced; raises ValueError."""
-        verdict = judge_image(self.new, views, excepted=(item.excepted,) if item.excepted else ())
+        verdict = judge_image(self.new, views, excepted=item.excepted)
         if item.partial and not verdict.rejects and self.new.partial is not Partial.ACCEPT:
             return _Outcome(self._on_partial(item, old))
         return _Outcome(*_answer(verdict.hit), *_answer(verdict.shadow))
@@ -161,13 +161,15 @@ def _flip(item: Recorded, before: _Outcome, after: _Outcome) -> Flip | None:
         rules = (before.shadow_rule, after.shadow_rule)
     else:
         return None
+    rule = rules[0] if change.milder else rules[1]
+    today = item.today(rule)
     return Flip(
         id=item.id,
         at=item.at,
         client=item.client,
         sha256=item.sha256,
         change=change,
-        rule=rules[0] if change.milder else rules[1],
-        corrected=item.override_now == ("allow" if change.milder else "deny"),
-        overridden=item.override_now == ("deny" if change.milder else "allow"),
+        rule=rule,
+        corrected=today == ("allow" if change.milder else "deny"),
+        overridden=today == ("deny" if change.milder else "allow"),
     )

@@ -66,9 +66,11 @@ items = st.builds(
     shadow=st.none() | st.sampled_from(list(Action)),
     shadow_rule=st.none() | texts,
     partial=texts,
-    excepted=st.none() | texts,
+    excepted=st.lists(texts, max_size=2).map(tuple),
+    override_stays=st.booleans(),
     override_gone=st.booleans(),
     override_now=st.sampled_from([None, "allow", "deny"]),
+    allowed_now=st.lists(texts, max_size=2).map(tuple),
 )
 START = start_line(accepts_undecodable=True)
 

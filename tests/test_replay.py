@@ -153,18 +153,25 @@ def test_overrides_that_brought_the_change_already_or_forbid_it() -> None:
         OLD.replace("a = 0.5 }", "a = 0.0 }"),
         replace(ACCEPTED, override_now="deny"),
         replace(ACCEPTED, override_now="allow"),
+        replace(ACCEPTED, allowed_now=("stop",)),
+        replace(ACCEPTED, allowed_now=("halt",)),
     )
-    assert [(f.corrected, f.overridden) for f in stricter.flips] == [(True, False), (False, True)]
+    assert [(f.corrected, f.overridden) for f in stricter.flips] == [
+        (True, False),
+        (False, True),
+        (False, True),
+        (False, False),
+    ]
 
 
 def test_what_an_override_decided_stays() -> None:
-    denied = replace(ACCEPTED, decision="reject", cause="override")
+    denied = replace(ACCEPTED, decision="reject", cause="override", override_stays=True)
     report = one(OLD, denied)
     assert (report.flips, report.kept_by_override, report.comparable) == ((), 1, 1)
 
 
 def test_a_perceptual_allow_excepts_only_its_rule() -> None:
-    allowed = recorded((0.6, 0.0), cause="override", excepted="stop")
+    allowed = recorded((0.6, 0.0), cause="override", excepted=("stop",))
     assert one(OLD.replace("a = 0.5 }", "a = 0.1 }"), allowed).flips == ()
     other = OLD.replace('name = "stop"', 'name = "halt"')
     assert one(other, allowed).flips[0].change == Change(Answer.ACCEPT, Answer.REJECT)
@@ -275,11 +282,11 @@ def in_order_of(policy: Policy, views: list[dict[str, float]]) -> tuple[tuple[fl
 LOOK = bytes(32)
 
 
-def allowing(rule: str | None) -> OverrideSet:
-    """A perceptual allow for hits of a rule, or nothing."""
-    if rule is None:
-        return OverrideSet()
-    return OverrideSet([Override("o", OverrideAction.ALLOW, None, LOOK, rule, "", "", 0)])
+def allowing(rules: tuple[str, ...]) -> OverrideSet:
+    """A perceptual allow for hits of each rule."""
+    return OverrideSet(
+        Override(rule, OverrideAction.ALLOW, None, LOOK, rule, "", "", 0) for rule in rules
+    )
 
 
 def decided(
@@ -288,7 +295,7 @@ def decided(
     partial: str,
     mode: Mode,
     accepts: bool,
-    excepted: str | None = None,
+    excepted: tuple[str, ...] = (),
 ) -> Decision:
     answers = {cause: cause is not Cause.UNDECODABLE or accepts for cause in Cause}
     scores = ImageScores(
@@ -307,7 +314,12 @@ def decided(
 
 
 def as_recorded(
-    policy: Policy, views: list[dict[str, float]], partial: str, mode: Mode, decision: Decision
+    policy: Policy,
+    views: list[dict[str, float]],
+    partial: str,
+    mode: Mode,
+    decision: Decision,
+    excepted: tuple[str, ...],
 ) -> Recorded:
     return recorded(
         *in_order_of(policy, views),
@@ -320,13 +332,13 @@ def as_recorded(
         shadow=decision.shadow,
         shadow_rule=decision.shadow_rule,
         partial=partial,
-        excepted=decision.override.rule if decision.override is not None else None,
+        excepted=excepted,
     )
 
 
 some_views = st.lists(st.fixed_dictionaries({"a": cosines, "b": cosines}), min_size=1, max_size=3)
 cases = (some_views, st.sampled_from(["", "cut off"]), st.sampled_from(list(Mode)), st.booleans())
-maybe_excepted = st.sampled_from([None, "r0", "r1"])
+some_excepted = st.sampled_from([(), ("r0",), ("r1",), ("r0", "r1")])
 
 
 def kinds(decision: Decision) -> tuple[Answer, Answer]:
@@ -337,24 +349,24 @@ def kinds(decision: Decision) -> tuple[Answer, Answer]:
     )
 
 
-@given(policies(), *cases, maybe_excepted)
+@given(policies(), *cases, some_excepted)
 def test_the_policy_that_decided_flips_nothing(
     policy: Policy,
     views: list[dict[str, float]],
     partial: str,
     mode: Mode,
     accepts: bool,
-    excepted: str | None,
+    excepted: tuple[str, ...],
 ) -> None:
     decision = decided(policy, views, partial, mode, accepts, excepted)
-    item = as_recorded(policy, views, partial, mode, decision)
+    item = as_recorded(policy, views, partial, mode, decision, excepted)
     # Whatever the gateway is set to today.
     for today in (True, False):
         report = replay(policy, [item], {policy.digest: policy}, accepts_undecodable=today)
         assert (report.comparable, report.flips, report.approximate) == (1, (), 0)
 
 
-@given(policies(), policies(), *cases, maybe_excepted)
+@given(policies(), policies(), *cases, some_excepted)
 def test_replay_agrees_with_deciding_anew(
     old: Policy,
     new: Policy,
@@ -362,13 +374,11 @@ def test_replay_agrees_with_deciding_anew(
     partial: str,
     mode: Mode,
     accepts: bool,
-    excepted: str | None,
+    excepted: tuple[str, ...],
 ) -> None:
     before = decided(old, views, partial, mode, accepts, excepted)
-    # An override that made no difference is not on record.
-    excepted = excepted if before.override is not None else None
     after = decided(new, views, partial, mode, accepts, excepted)
-    item = as_recorded(old, views, partial, mode, before)
+    item = as_recorded(old, views, partial, mode, before, excepted)
     report = replay(new, [item], {old.digest: old}, accepts_undecodable=accepts)
     assert report.comparable == 1
     (was, was_shadow), (would, would_shadow) = kinds(before), kinds(after)

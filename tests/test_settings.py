@@ -20,7 +20,9 @@ WRONG = [
     ("gateway", ["--client-modes", "lemmy:shadow"], "'lemmy' is no name of client_secrets"),
     ("gateway", ["--client-modes", "IPADDR:maybe"], "'maybe' is none of enforce, shadow, off"),
     ("gateway", ["--trusted-proxies", "proxy"], "'proxy' does not appear to be an IPv4 or IPv6"),
-    ("gateway", ["--admin-token", "short"], "at least 16"),
+    ("gateway", ["--admin-token", "short"], "16 to 500 printable"),
+    ("gateway", ["--admin-token", "x" * 501], "16 to 500 printable"),
+    ("gateway", ["--admin-token", "a token in\ntwo lines"], "16 to 500 printable"),
     ("gateway", ["--pict-rs", "http://127.0.0.1"], "go together"),
     ("gateway", ["--webhook-url", "http://127.0.0.1"], "go together"),
     ("gateway", ["--webhook-url", "127.0.0.1", "--webhook-secret", "x"], "no http:// or https://"),
@@ -74,6 +76,11 @@ def test_variables_and_flags_have_the_same_names(monkeypatch: pytest.MonkeyPatch
     assert gateway.settings.load_settings([]).time_budget == 5
     assert gateway.settings.load_settings(["--time-budget", "6"]).time_budget == 6
     assert inference.settings.load_settings([]).max_batch == 4
+
+
+def test_a_secret_out_of_a_file_ends_before_its_line_break() -> None:
+    settings = gateway.settings.load_settings(["--admin-token", "a token of some length\n"])
+    assert settings.admin_token == "a token of some length"
 
 
 def test_the_weights_of_clients() -> None:

@@ -62,7 +62,11 @@ def admin_app(parts: Parts, metrics: Metrics) -> Starlette:
             Route("/metrics", metrics_page),
             Route("/livez", livez),
             *override_routes(parts.overrides),
-            *replay_routes(ledger, accepts_undecodable=settings.on_undecodable == "accept"),
+            *replay_routes(
+                ledger,
+                parts.overrides,
+                accepts_undecodable=settings.on_undecodable == "accept",
+            ),
             *(route for one in pages for route in one.routes),
             Mount("/static", StaticFiles(directory=STATIC), name="static"),
         ],

@@ -112,8 +112,11 @@ class Authentication:
         # nginx's proxy_pass, left alone, speaks HTTP/1.0 and doesn't say for whom.
         if connection.scope.get("http_version") == "1.0":
             return False
-        behind_ours = is_within(parse_address(_peer(connection)), self.proxies)
-        if behind_ours != any(name in connection.headers for name in _FORWARDED):
+        if is_within(parse_address(_peer(connection)), self.proxies):
+            # The one header that is read; what else a proxy of ours says may come from the caller.
+            if "x-forwarded-for" not in connection.headers:
+                return False
+        elif any(name in connection.headers for name in _FORWARDED):
             return False
         address = parse_address(self._address(connection))
         return address is not None and address.is_loopback

@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute, Route
 
 from gateway.admin import filters
 from gateway.admin.filters import DecisionFilter, read_filter, read_number
+from gateway.admin.outcomes import OUTCOMES
 from gateway.admin.parts import Parts
 from gateway.admin.queries import DecisionPage, decision_page, known_rules
 from gateway.admin.rendering import page
@@ -58,6 +59,7 @@ class Decisions:
             "clients": [BY_ADDRESS, *settings.secrets],
             "can_rescan": bool(settings.pict_rs),
             "decisions": filters.DECISIONS,
+            "outcomes": OUTCOMES,
             "causes": filters.CAUSES,
             "states": filters.STATES,
             "rescans": filters.RESCANS,

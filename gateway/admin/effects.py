@@ -63,7 +63,7 @@ class Effect:
 def effect_of(
     new: Policy, sample: Sample, in_force: Policy, *, accepts_undecodable: bool
 ) -> Effect:
-    """What becomes of the sample under `new`. Takes about 0.1 ms a decision."""
+    """What becomes of the sample under `new`. Takes about 0.01 ms a view."""
     policies = {in_force.digest: in_force}
     for digest, text in sample.texts.items():
         if (policy := policy_of(digest, text, in_force)) is not None:

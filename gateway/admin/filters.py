@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 from sqlalchemy import ColumnElement, or_
 
+from gateway.admin.outcomes import IS_UNSCANNED, OUTCOMES, is_upload, outcome
 from gateway.decision import Cause
 from gateway.ledger.record import Rescan
 from gateway.ledger.tables import decisions
@@ -19,7 +20,18 @@ CAUSES = tuple(cause.value for cause in Cause)
 # The one choice that a row of links offers; "rejected" and so on are what people look for.
 STATES = ("flagged", "shadow", "unscanned", "rescanned")
 RESCANS = tuple(state.value for state in Rescan)
-FIELDS = ("decision", "cause", "rule", "client", "state", "rescan", "since", "until", "sha256")
+FIELDS = (
+    "decision",
+    "outcome",
+    "cause",
+    "rule",
+    "client",
+    "state",
+    "rescan",
+    "since",
+    "until",
+    "sha256",
+)
 _LARGEST = 2**63 - 1
 
 
@@ -32,6 +44,7 @@ class DecisionFilter:
     """What is asked for, as it was typed. An empty field asks for nothing."""
 
     decision: str = ""
+    outcome: str = ""
     cause: str = ""
     rule: str = ""
     client: str = ""
@@ -56,6 +69,8 @@ class DecisionFilter:
         table, found = decisions.c, []
         if self.decision:
             found.append(table.decision == _one_of(self.decision, DECISIONS, "decision"))
+        if self.outcome:
+            found += [outcome() == _one_of(self.outcome, OUTCOMES, "outcome"), is_upload()]
         if self.cause:
             found.append(table.cause == _one_of(self.cause, CAUSES, "cause"))
         if self.rule:
@@ -79,7 +94,7 @@ class DecisionFilter:
 _STATES: dict[str, ColumnElement[bool]] = {
     "flagged": decisions.c.flagged.is_(True),
     "shadow": decisions.c.shadow.is_not(None),
-    "unscanned": decisions.c.unscanned.is_(True),
+    "unscanned": IS_UNSCANNED,
     "rescanned": decisions.c.rescan_of.is_not(None),
 }
 

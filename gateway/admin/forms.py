@@ -13,7 +13,6 @@ from starlette.routing import Route
 
 from gateway.admin.sessions import is_form_token
 
-MOST_FILE_BYTES = 32 * 1024 * 1024  # some 400 000 hashes
 _MOST_FIELDS, _MOST_FIELD_BYTES = 50, 64 * 1024
 
 
@@ -32,16 +31,24 @@ class Form:
 FormHandler = Callable[[Request, Form], Awaitable[Response]]
 
 
-def form_route(path: str, handler: FormHandler) -> Route:
-    """A route that takes a form with our token. 403 without it, 413 for too large a file."""
+def form_route(path: str, handler: FormHandler, *, most_file_bytes: int = 0) -> Route:
+    """A route that takes a form with our token. 403 without it, 413 for too large a file.
+
+    With `most_file_bytes`, the form may have one file of that size.
+    """
+    most_bytes = most_file_bytes + _MOST_FIELD_BYTES
 
     async def endpoint(request: Request) -> Response:
         declared = request.headers.get("content-length", "")
         if not (declared.isascii() and declared.isdigit()):
             raise HTTPException(411, "A form needs a Content-Length.")
-        if int(declared) > MOST_FILE_BYTES + _MOST_FIELD_BYTES:
-            raise HTTPException(413, f"A file may have {MOST_FILE_BYTES} bytes at most.")
-        sent = request.form(max_files=1, max_fields=_MOST_FIELDS, max_part_size=_MOST_FIELD_BYTES)
+        if int(declared) > most_bytes:
+            raise HTTPException(413, f"This form may have {most_bytes} bytes at most.")
+        sent = request.form(
+            max_files=1 if most_file_bytes else 0,
+            max_fields=_MOST_FIELDS,
+            max_part_size=_MOST_FIELD_BYTES,
+        )
         async with sent as fields:
             if not is_form_token(request, fields.get("form_token")):
                 raise HTTPException(

@@ -15,6 +15,7 @@ from gateway.admin.rendering import page
 from gateway.overrides.entries import OverrideError
 from gateway.overrides.hash_list_export import FILE_TYPES, export
 from gateway.overrides.hash_lists import (
+    MOST_BYTES,
     Defaults,
     HashKind,
     HashListError,
@@ -38,7 +39,7 @@ class OverrideLists:
     def routes(self) -> list[BaseRoute]:
         """The routes of these pages."""
         return [
-            form_route("/overrides/import", self._import),
+            form_route("/overrides/import", self._import, most_file_bytes=MOST_BYTES),
             Route("/overrides/export", self._export),
         ]
 

@@ -15,14 +15,15 @@ from gateway.admin.overview_queries import Corrections, Hourly, Latency
 from gateway.admin.parts import Parts
 from gateway.admin.periods import CHOICES, HOUR, Period, period
 from gateway.admin.rendering import page
+from gateway.ledger.ledger import LedgerUnavailableError
 
-# In the order of the page, with what each links to and what it means.
+# What each of OUTCOMES means, in the order of the page.
 SERIES = {
-    "accepted": ("Accepted", "decision=accept", "no rule held, or an override allowed it"),
-    "rejected": ("Rejected", "decision=reject", "pict-rs refused the upload"),
-    "flagged": ("Flagged", "state=flagged", "accepted, for review"),
-    "unscanned": ("Unscanned", "state=unscanned", "accepted without scores"),
-    "shadow": ("Shadow", "state=shadow", "accepted only because of shadow mode"),
+    "accepted": "no rule held, or an override allowed it",
+    "rejected": "pict-rs refused the upload",
+    "flagged": "accepted, for review",
+    "unscanned": "accepted without scores",
+    "shadow": "accepted only because of shadow mode",
 }
 
 
@@ -58,13 +59,27 @@ class Overview:
 
     async def _show(self, request: Request) -> Response:
         wanted = period(request.query_params.get("period", ""))
-        found = await self._parts.ledger.transaction(lambda connection: _find(connection, wanted))
-        counts = found.hourly.counts
         policy = self._parts.current.value.policy
         health, replicas = await asyncio.gather(self._parts.health(), self._parts.replicas(policy))
-        context = {
+        context: dict[str, object] = {
             "period": wanted,
             "periods": CHOICES,
+            "found": None,
+            "health": health.components,
+            "replicas": replicas,
+            "policy": policy,
+            "overrides": len(self._parts.overrides.current),
+        }
+        try:
+            found = await self._parts.ledger.transaction(lambda c: _find(c, wanted))
+        except LedgerUnavailableError as error:
+            # The rest of the page is what somebody needs who looks for what is wrong.
+            return page(request, "overview.html", context | {"unreadable": str(error)})
+        return page(request, "overview.html", context | self._of_uploads(found, wanted))
+
+    def _of_uploads(self, found: _Found, wanted: Period) -> dict[str, object]:
+        counts = found.hourly.counts
+        return {
             "found": found,
             "series": SERIES,
             "since": _iso(wanted.since),
@@ -76,13 +91,8 @@ class Overview:
                 (charts.hour_words(hour), [counts[name][index] for name in SERIES])
                 for index, hour in enumerate(wanted.hours)
             ],
-            "health": health.components,
-            "replicas": replicas,
             "time_budget": f"{self._parts.settings.time_budget:g}",
-            "policy": policy,
-            "overrides": len(self._parts.overrides.current),
         }
-        return page(request, "overview.html", context)
 
 
 def _iso(at: int) -> str:

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, or_, select, union
 
+from gateway.admin.outcomes import IS_UNSCANNED, OUTCOMES, is_upload, outcome
 from gateway.admin.periods import HOUR, Period
 from gateway.ledger.tables import decisions, overrides
 
 LATENCY_ROWS = 50_000
 CORRECTED_ROWS = 20
 
-SERIES = ("accepted", "rejected", "flagged", "unscanned", "shadow")
-
 
 @dataclass(frozen=True)
 class Hourly:
-    """Counts by hour of a period, for each of SERIES; their `totals`, and all `uploads`.
+    """Counts by hour of a period, for each of OUTCOMES; their `totals`, and all `uploads`.
 
     `accepted` counts what was accepted without any of the others.
     """
@@ -37,31 +36,20 @@ class Hourly:
         return sum(self.totals.values())
 
 
-def _outcome() -> ColumnElement[str]:
-    """One of SERIES for each row: the gravest that it is."""
-    return case(
-        (decisions.c.decision == "reject", "rejected"),
-        (decisions.c.unscanned.is_(True), "unscanned"),
-        (decisions.c.flagged.is_(True), "flagged"),
-        (decisions.c.shadow.is_not(None), "shadow"),
-        else_="accepted",
-    )
-
-
 def _of(period: Period) -> ColumnElement[bool]:
-    """The uploads of a period. A rescan is no upload."""
+    """The uploads of a period."""
     at = decisions.c.at
-    return and_(at >= period.since, at <= period.until, decisions.c.rescan_of.is_(None))
+    return and_(at >= period.since, at <= period.until, is_upload())
 
 
 def hourly(connection: Connection, period: Period) -> Hourly:
     """How many uploads became what, by hour."""
-    hour, outcome = (decisions.c.at // HOUR).label("hour"), _outcome().label("outcome")
-    inner = select(hour, outcome).where(_of(period)).subquery()
+    hour, became = (decisions.c.at // HOUR).label("hour"), outcome().label("outcome")
+    inner = select(hour, became).where(_of(period)).subquery()
     query = select(inner.c.hour, inner.c.outcome, func.count()).group_by(
         inner.c.hour, inner.c.outcome
     )
-    counts = {name: [0] * len(period.hours) for name in SERIES}
+    counts = {name: [0] * len(period.hours) for name in OUTCOMES}
     for at, name, count in connection.execute(query):
         counts[name][int(at) - period.hours.start] = count
     return Hourly(period.hours, counts)
@@ -116,23 +104,25 @@ class Corrections:
 def corrections(connection: Connection, period: Period) -> Corrections:
     """The rejects of a period that an override allows now."""
     table, entry = decisions.c, overrides.c
-    same = or_(table.sha256 == entry.sha256, table.id == entry.decision_id)
-    corrected = (
-        select(table.seq, table.id, table.at, table.client, table.rule, table.sha256, entry.who)
-        .join_from(overrides, decisions, same)
-        .where(entry.action == "allow", table.decision == "reject", table.at <= entry.at)
-        .where(table.cause != "override", _of(period))
-    )
-    part = corrected.subquery()
+    # Two selects and no OR, for which SQLite would compare every reject with every override.
+    part = union(
+        *(
+            select(table.seq, table.id, table.at, table.rule, table.sha256, entry.who)
+            .join_from(decisions, overrides, same)
+            .where(entry.action == "allow", table.decision == "reject", table.at <= entry.at)
+            .where(table.cause != "override", _of(period))
+            for same in (table.sha256 == entry.sha256, table.id == entry.decision_id)
+        )
+    ).subquery()
     uploads, files = connection.execute(
         select(func.count(part.c.id.distinct()), func.count(part.c.sha256.distinct()))
     ).one()
-    newest = connection.execute(corrected.order_by(table.seq.desc()).limit(CORRECTED_ROWS))
+    newest = connection.execute(select(part).order_by(part.c.seq.desc()).limit(CORRECTED_ROWS))
     return Corrections(uploads, files, list(newest))
 
 
 def still_unscanned(connection: Connection, period: Period) -> int:
     """How many of the period's files nobody has looked at to this day."""
     waiting = or_(decisions.c.rescan.is_(None), decisions.c.rescan != "scanned")
-    query = select(func.count()).where(decisions.c.unscanned.is_(True), waiting, _of(period))
+    query = select(func.count()).where(IS_UNSCANNED, waiting, _of(period))
     return connection.scalar(query) or 0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Row, Select, or_, select
+from sqlalchemy import Connection, Row, select
 
 from gateway.admin.filters import DecisionFilter
 from gateway.ledger.record import DecisionRecord
@@ -13,6 +14,10 @@ from gateway.ledger.rows import record_of
 from gateway.ledger.tables import decisions, policies
 
 PAGE_ROWS = 50
+
+log = logging.getLogger("gateway.admin")
+
+ListedRow = Row[*tuple[object, ...]]
 
 _LISTED = (
     decisions.c.seq,
@@ -44,7 +49,7 @@ class DecisionPage:
     stay right while rows come in.
     """
 
-    rows: Sequence[Row[*tuple[object, ...]]]
+    rows: Sequence[ListedRow]
     older: int | None
     newer: int | None
 
@@ -86,7 +91,7 @@ class DecisionDetails:
     record: DecisionRecord
     scored: DecisionRecord
     policy_text: str | None
-    related: Sequence[Row[*tuple[object, ...]]]
+    related: Sequence[ListedRow]
 
 
 def decision_details(connection: Connection, id: str) -> DecisionDetails | None:  # noqa: A002
@@ -99,22 +104,28 @@ def decision_details(connection: Connection, id: str) -> DecisionDetails | None:
         scored = _record(connection, record.repeat_of) or record
     digest = scored.scored_by.policy_digest
     text = connection.scalar(select(policies.c.text).where(policies.c.digest == digest))
-    return DecisionDetails(record, scored, text, list(connection.execute(_related(record))))
+    return DecisionDetails(record, scored, text, _related(connection, record))
 
 
 def _record(connection: Connection, id: str) -> DecisionRecord | None:  # noqa: A002
+    """A row as a value; without its views and hashes where those are damaged."""
     row = connection.execute(select(decisions).where(decisions.c.id == id)).one_or_none()
-    return record_of(row) if row is not None else None
+    if row is None:
+        return None
+    try:
+        return record_of(row)
+    except ValueError as error:
+        log.error("row %s of the ledger is damaged: %s", id, error)
+        return record_of({**row._mapping, "views": None, "perceptual_hashes": None})
 
 
-def _related(record: DecisionRecord) -> Select[*tuple[object, ...]]:
-    same = decisions.c.rescan_of == record.id
-    if record.sha256 is not None:
-        same = decisions.c.sha256 == record.sha256
-    elif record.rescan_of is not None:
-        same = or_(same, decisions.c.id == record.rescan_of)
-    query = select(*_LISTED).where(same, decisions.c.id != record.id)
-    return query.order_by(decisions.c.seq.desc()).limit(10)
+def _related(connection: Connection, record: DecisionRecord) -> Sequence[ListedRow]:
+    """Rescans and others of the same bytes. Without a hash, nothing is known to be the same."""
+    if record.sha256 is None:
+        return []
+    query = select(*_LISTED).where(decisions.c.sha256 == record.sha256)
+    query = query.where(decisions.c.id != record.id).order_by(decisions.c.seq.desc())
+    return list(connection.execute(query.limit(10)))
 
 
 def known_rules(connection: Connection) -> list[str]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TypeVar
 
-from sqlalchemy import Connection, RowMapping, func, select
+from sqlalchemy import Connection, RowMapping, Select, func, select
 
-from gateway.ledger.packing import unpack_views
-from gateway.ledger.tables import decisions, overrides, policies
+from gateway.ledger.packing import unpack_hashes, unpack_views
+from gateway.ledger.tables import decisions, policies
+from gateway.overrides.matching import Override, OverrideAction, OverrideSet
 from imagesafety.policy import Action, Mode
 from imagesafety.recorded import Recorded
+
+T = TypeVar("T")
 
 PAGE_ROWS = 200  # few enough that no transaction is long
 
@@ -21,6 +24,7 @@ _COLUMNS = (
     *(decisions.c.rule, decisions.c.flagged, decisions.c.shadow, decisions.c.shadow_rule),
     *(decisions.c.partial, decisions.c.model, decisions.c.weights_digest),
     *(decisions.c.policy_digest, decisions.c.override, decisions.c.views),
+    *(decisions.c.perceptual_hashes, decisions.c.total_frames),
 )
 
 
@@ -35,15 +39,9 @@ class Span:
 
 @dataclass(frozen=True)
 class Page:
-    """A few rows of decisions with scores, and the overrides that they are about.
-
-    `deciding` has those that decided, by id, `by_bytes` what is said today of a row's bytes. `rest`
-    is what comes after the page.
-    """
+    """A few rows of decisions with scores. `rest` is what comes after the page."""
 
     rows: Sequence[RowMapping]
-    deciding: Mapping[str, RowMapping]
-    by_bytes: Mapping[bytes, Literal["allow", "deny"]]
     rest: Span
 
     @property
@@ -51,41 +49,60 @@ class Page:
         """The policies that decided."""
         return {row["policy_digest"] for row in self.rows}
 
-    def recorded(self) -> list[Recorded]:
-        """The rows as values, in their order."""
-        return [self._recorded(row) for row in self.rows]
-
-    def _recorded(self, row: RowMapping) -> Recorded:
-        sha256: bytes | None = row["sha256"]
-        entry = self.deciding.get(row["override"]) if row["override"] is not None else None
-        alike = entry is not None and entry["action"] == "allow" and entry["sha256"] != sha256
-        return Recorded(
-            id=row["id"],
-            at=row["at"],
-            client=row["client"],
-            client_mode=Mode(row["client_mode"]),
-            sha256=sha256.hex() if sha256 is not None else None,
-            decision=row["decision"],
-            cause=row["cause"],
-            model=row["model"],
-            weights_digest=row["weights_digest"],
-            policy_digest=row["policy_digest"],
-            similarities=_similarities(row["views"]),
-            rule=row["rule"],
-            flagged=row["flagged"],
-            shadow=Action(row["shadow"]) if row["shadow"] is not None else None,
-            shadow_rule=row["shadow_rule"],
-            partial=row["partial"],
-            excepted=entry["rule"] if entry is not None and alike else None,
-            override_gone=row["override"] is not None and entry is None,
-            override_now=self.by_bytes.get(sha256) if sha256 is not None else None,
-        )
+    def recorded(self, overrides: OverrideSet) -> list[Recorded]:
+        """The rows as values, in their order; `overrides` are those of today."""
+        return [_recorded(row, overrides) for row in self.rows]
 
 
-def _similarities(packed: bytes) -> tuple[tuple[float, ...], ...]:
-    """Of each view; none where the bytes are broken, which nothing is to fail of."""
+def _recorded(row: RowMapping, overrides: OverrideSet) -> Recorded:
+    sha256: bytes | None = row["sha256"]
+    deciding = overrides.get(row["override"]) if row["override"] is not None else None
+    by_looks = (
+        deciding is not None
+        and deciding.action is OverrideAction.ALLOW
+        and deciding.sha256 != sha256
+    )
+    alike = overrides.alike(_unpacked(unpack_hashes, row), row["total_frames"])
+    # Those that had no part in it too: without their rules, another policy says the same.
+    allows = [entry for entry in alike.allows if entry.at <= row["at"]]
+    if deciding is not None and by_looks:
+        allows.append(deciding)
+    now = overrides.exact(sha256) if sha256 is not None else None
+    now = now or alike.deny
+    return Recorded(
+        id=row["id"],
+        at=row["at"],
+        client=row["client"],
+        client_mode=Mode(row["client_mode"]),
+        sha256=sha256.hex() if sha256 is not None else None,
+        decision=row["decision"],
+        cause=row["cause"],
+        model=row["model"],
+        weights_digest=row["weights_digest"],
+        policy_digest=row["policy_digest"],
+        similarities=tuple(view.similarities for view in _unpacked(unpack_views, row)),
+        rule=row["rule"],
+        flagged=row["flagged"],
+        shadow=Action(row["shadow"]) if row["shadow"] is not None else None,
+        shadow_rule=row["shadow_rule"],
+        partial=row["partial"],
+        excepted=_rules(allows),
+        override_stays=deciding is not None and not by_looks,
+        override_gone=row["override"] is not None and deciding is None,
+        override_now=now.action.value if now is not None else None,
+        allowed_now=_rules(alike.allows),
+    )
+
+
+def _rules(allows: Iterable[Override]) -> tuple[str, ...]:
+    return tuple(sorted({entry.rule for entry in allows if entry.rule is not None}))
+
+
+def _unpacked(unpack: Callable[[bytes], tuple[T, ...]], row: RowMapping) -> tuple[T, ...]:
+    """What is packed in a row; nothing where the bytes are broken, which nothing is to fail of."""
+    packed = row["views" if unpack is unpack_views else "perceptual_hashes"]
     try:
-        return tuple(view.similarities for view in unpack_views(packed))
+        return unpack(packed) if packed is not None else ()
     except ValueError:
         return ()
 
@@ -101,32 +118,39 @@ def span_since(connection: Connection, since: int) -> Span:
 
 def read_page(connection: Connection, span: Span, limit: int = PAGE_ROWS) -> Page:
     """The first rows with scores of a span, at most `limit`."""
-    rows = (
-        connection.execute(
-            select(*_COLUMNS)
-            .where(decisions.c.seq > span.after, decisions.c.seq <= span.last)
-            .where(decisions.c.at >= span.since, decisions.c.views.is_not(None))
-            .order_by(decisions.c.seq)
-            .limit(limit)
-        )
-        .mappings()
-        .all()
-    )
-    ids = {row["override"] for row in rows if row["override"] is not None}
-    deciding = connection.execute(
-        select(overrides.c.id, overrides.c.action, overrides.c.sha256, overrides.c.rule).where(
-            overrides.c.id.in_(ids)
-        )
-    ).mappings()
-    hashes = {row["sha256"] for row in rows if row["sha256"] is not None}
-    exact = connection.execute(
-        select(overrides.c.sha256, overrides.c.action).where(overrides.c.sha256.in_(hashes))
-    )
+    query = _scored(span).order_by(decisions.c.seq).limit(limit)
+    rows = connection.execute(query).mappings().all()
     return Page(
         rows=rows,
-        deciding={row["id"]: row for row in deciding},
-        by_bytes={bytes(sha256): action for sha256, action in exact},
         rest=replace(span, after=rows[-1]["seq"] if len(rows) == limit else span.last),
+    )
+
+
+def read_newest(connection: Connection, span: Span, most_rows: int, most_bytes: int) -> list[Page]:
+    """The newest rows with scores of a span, oldest first: so many at most.
+
+    No more than `most_bytes` of packed views, but for those of the last few rows.
+    """
+    pages: list[Page] = []
+    while most_rows > 0 and most_bytes > 0:
+        limit = min(PAGE_ROWS, most_rows)
+        query = _scored(span).order_by(decisions.c.seq.desc()).limit(limit)
+        rows = connection.execute(query).mappings().all()[::-1]
+        if rows:
+            span = replace(span, last=rows[0]["seq"] - 1)
+            pages.insert(0, Page(rows, span))
+        most_rows -= len(rows)
+        most_bytes -= sum(len(row["views"]) for row in rows)
+        if len(rows) < limit:
+            break
+    return pages
+
+
+def _scored(span: Span) -> Select[*tuple[object, ...]]:
+    return (
+        select(*_COLUMNS)
+        .where(decisions.c.seq > span.after, decisions.c.seq <= span.last)
+        .where(decisions.c.at >= span.since, decisions.c.views.is_not(None))
     )
 
 

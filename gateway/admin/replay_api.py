@@ -25,6 +25,7 @@ from gateway.admin.recorded_rows import (
     span_since,
 )
 from gateway.ledger.ledger import AnyLedger, LedgerUnavailableError
+from gateway.overrides.matching import OverrideSet, OverrideSource
 from imagesafety.recorded import (
     MEDIA_TYPE,
     decision_line,
@@ -39,7 +40,9 @@ DEFAULT_SINCE = "7d"
 _PARAMETERS = ("since", "after", "limit")
 
 
-def replay_routes(ledger: AnyLedger, *, accepts_undecodable: bool = False) -> list[Route]:
+def replay_routes(
+    ledger: AnyLedger, overrides: OverrideSource, *, accepts_undecodable: bool = False
+) -> list[Route]:
     """The route; `accepts_undecodable` is the gateway's answer for what can't be decoded.
 
     `since` is as `parse_since` takes it, 7d if not given; `after` goes on behind the `last` of an
@@ -49,7 +52,7 @@ def replay_routes(ledger: AnyLedger, *, accepts_undecodable: bool = False) -> li
 
     async def scores(request: Request) -> Response:
         try:
-            reading = _Reading(ledger, request)
+            reading = _Reading(ledger, overrides, request)
         except ValueError as error:
             return _refusal(400, "bad_request", str(error))
         try:
@@ -83,7 +86,7 @@ async def _body(first: bytes, reading: _Reading) -> AsyncIterator[bytes]:
 class _Reading:
     """One request's way through the decisions."""
 
-    def __init__(self, ledger: AnyLedger, request: Request) -> None:
+    def __init__(self, ledger: AnyLedger, overrides: OverrideSource, request: Request) -> None:
         """Raises ValueError for parameters that can't be meant."""
         query = request.query_params
         for name in query:
@@ -96,7 +99,7 @@ class _Reading:
         self._left = _number(query["limit"], "limit") if "limit" in query else None
         if self._left == 0:
             raise ValueError("limit must be 1 or more")
-        self._ledger = ledger
+        self._ledger, self._overrides = ledger, overrides
         self._span: Span | None = None
         self._sent_policies: set[str] = set()
 
@@ -114,7 +117,7 @@ class _Reading:
         more = self.ended and page.rest.after < page.rest.last
         end = end_line(last=page.rest.after, more=more) if self.ended else b""
         # Off the event loop, where uploads wait.
-        return await asyncio.to_thread(_encoded, page, texts) + end
+        return await asyncio.to_thread(_encoded, page, texts, self._overrides.current) + end
 
     def _read(self, connection: Connection, rows: int) -> tuple[Page, dict[str, str]]:
         """A page, and the texts of its policies that were not sent yet."""
@@ -126,9 +129,9 @@ class _Reading:
         return page, read_policy_texts(connection, page.policy_digests - self._sent_policies)
 
 
-def _encoded(page: Page, texts: Mapping[str, str]) -> bytes:
+def _encoded(page: Page, texts: Mapping[str, str], overrides: OverrideSet) -> bytes:
     lines = [policy_line(digest, text) for digest, text in texts.items()]
-    lines += [decision_line(recorded) for recorded in page.recorded()]
+    lines += [decision_line(recorded) for recorded in page.recorded(overrides)]
     return b"".join(lines)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, select
 from starlette.requests import Request
@@ -13,14 +15,17 @@ from gateway.admin.charts import Scale
 from gateway.admin.effects import Effect, Sample, effect_of
 from gateway.admin.parts import Parts
 from gateway.admin.periods import CHOICES, Period, period
-from gateway.admin.recorded_rows import Span, read_page, read_policy_texts
+from gateway.admin.recorded_rows import read_newest, read_policy_texts, span_since
 from gateway.admin.rendering import page, render
 from gateway.admin.threshold_moves import BadMoveError, moves
 from gateway.ledger.tables import decisions
+from gateway.overrides.matching import OverrideSet
+from gateway.scan import CLIENT_CLOSED_REQUEST
 from imagesafety.policy import Policy
-from imagesafety.recorded import Recorded
 
 MOST_DECISIONS = 5000
+MOST_BYTES = 4 * 1024 * 1024  # of packed views: of 22 concepts some 35 000, judged in 0.4 s
+KEPT_SECONDS = 30.0  # for how long sliders are moved over the same decisions
 MOST_FLIPS = 30  # that are listed one by one
 
 
@@ -31,6 +36,7 @@ class WhatIf:
         self._parts = parts
         # A replay takes a core: one at a time leaves the others to uploads.
         self._one_at_a_time = asyncio.Lock()
+        self._kept: _Kept | None = None
 
     @property
     def routes(self) -> list[BaseRoute]:
@@ -38,10 +44,16 @@ class WhatIf:
         return [Route("/what-if", self._show), Route("/what-if/effect", self._effect_only)]
 
     async def _show(self, request: Request) -> Response:
-        return page(request, "what_if.html", await self._context(request))
+        self._kept = None
+        async with self._one_at_a_time:
+            return page(request, "what_if.html", await self._context(request))
 
     async def _effect_only(self, request: Request) -> Response:
-        return HTMLResponse(render("what_if_effect.html", await self._context(request)))
+        async with self._one_at_a_time:
+            # The browser gives up one request with the next move of a slider.
+            if await request.is_disconnected():
+                return Response(status_code=CLIENT_CLOSED_REQUEST)
+            return HTMLResponse(render("what_if_effect.html", await self._context(request)))
 
     async def _context(self, request: Request) -> dict[str, object]:
         query = request.query_params
@@ -70,30 +82,44 @@ class WhatIf:
 
     async def _effect(self, new: Policy, in_force: Policy, wanted: Period) -> Effect:
         accepts = self._parts.settings.on_undecodable == "accept"
-        async with self._one_at_a_time:
-            sample = await self._parts.ledger.transaction(lambda c: _newest(c, wanted))
-            return await asyncio.to_thread(
-                effect_of, new, sample, in_force, accepts_undecodable=accepts
-            )
+        sample = await self._sample(wanted)
+        return await asyncio.to_thread(
+            effect_of, new, sample, in_force, accepts_undecodable=accepts
+        )
+
+    async def _sample(self, wanted: Period) -> Sample:
+        overrides = self._parts.overrides.current
+        kept = self._kept
+        if kept is None or not kept.serves(wanted, overrides):
+            sample = await self._parts.ledger.transaction(lambda c: _newest(c, wanted, overrides))
+            kept = self._kept = _Kept(sample, wanted.name, overrides, time.monotonic())
+        return kept.sample
 
 
-def _newest(connection: Connection, wanted: Period) -> Sample:
+@dataclass(frozen=True)
+class _Kept:
+    """A sample as it was read at a time.monotonic()."""
+
+    sample: Sample
+    period: str
+    overrides: OverrideSet
+    at: float
+
+    def serves(self, wanted: Period, overrides: OverrideSet) -> bool:
+        """Whether it would be much the same if it were read again."""
+        fresh = time.monotonic() - self.at < KEPT_SECONDS
+        return fresh and self.period == wanted.name and self.overrides is overrides
+
+
+def _newest(connection: Connection, wanted: Period, overrides: OverrideSet) -> Sample:
     """The newest decisions with scores."""
     within = (decisions.c.at >= wanted.since, decisions.c.views.is_not(None))
     available = connection.scalar(select(func.count()).where(*within)) or 0
-    newest = (
-        select(decisions.c.seq)
-        .where(*within)
-        .order_by(decisions.c.at.desc(), decisions.c.seq.desc())
-        .limit(MOST_DECISIONS)
-        .subquery()
+    span = span_since(connection, wanted.since)
+    pages = read_newest(connection, span, MOST_DECISIONS, MOST_BYTES)
+    digests = set[str]().union(*(page.policy_digests for page in pages))
+    return Sample(
+        tuple(item for page in pages for item in page.recorded(overrides)),
+        read_policy_texts(connection, digests),
+        available,
     )
-    first, last = connection.execute(select(func.min(newest.c.seq), func.max(newest.c.seq))).one()
-    found, digests = list[Recorded](), set[str]()
-    span = Span((first or 0) - 1, last or 0, wanted.since)
-    while first is not None and span.after < span.last:
-        part = read_page(connection, span)
-        found += part.recorded()
-        digests |= part.policy_digests
-        span = part.rest
-    return Sample(tuple(found), read_policy_texts(connection, digests), available)

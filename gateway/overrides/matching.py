@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from gateway.overrides.perceptual_index import HASH_BYTES, WITHIN_BITS, PerceptualIndex
 from imagesafety.scores import PerceptualHash
@@ -135,6 +136,14 @@ class OverrideSet:
         return tuple(
             self._entries[key] for key in sorted(common, key=lambda key: (first[key], key))
         )
+
+
+class OverrideSource(Protocol):
+    """Where the overrides are."""
+
+    @property
+    def current(self) -> OverrideSet:
+        """The overrides in force now."""
 
 
 def usable(picture: PerceptualHash) -> bool:

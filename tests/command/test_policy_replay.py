@@ -134,7 +134,7 @@ def without_token(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_report(gateway: Gateway, new: str, capsys: pytest.CaptureFixture[str]) -> None:
     other = replace(REJECTED, policy_digest="unknown")
-    stays = replace(REJECTED, cause="override")
+    stays = replace(REJECTED, cause="override", override_stays=True)
     gateway.lines = lines_of(REJECTED, REJECTED, ALLOWED, other, stays)
     assert main(["policy", "replay", new, "--admin", gateway.url]) == 0
     out, err = capsys.readouterr()

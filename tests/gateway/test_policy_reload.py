@@ -6,6 +6,7 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -20,6 +21,7 @@ from imagesafety.policy_file import load_policy
 from imagesafety.v1 import scoring_pb2
 from inference.decoder.decode import Decoder
 from inference.decoder.media import MediaLimits, Preprocessing, Request
+from tests.e2e.processes import wait_until
 from tests.e2e.scripted_inference import Behaviour, Context, read_all, scores, scripted
 
 OLD = """\
@@ -69,6 +71,9 @@ class Reloading:
     def text(self) -> str:
         """The policy in force."""
         return self.current.value.policy.text
+
+    def has(self, text: str) -> bool:
+        return self.text == text
 
     def counted(self, outcome: str) -> float:
         labels = {"outcome": outcome}
@@ -323,18 +328,26 @@ async def test_while_inference_is_away_the_old_policy_stays_and_the_new_one_wait
 
 
 async def test_it_looks_by_itself_and_when_asked(tmp_path: Path) -> None:
-    answered = asyncio.Event()
-
-    async def noting(messages: Messages, context: Context) -> scoring_pb2.ScoreImageResponse:
-        answered.set()
-        return await good(messages, context)
-
-    async with reloading(tmp_path, noting) as it:
+    async with reloading(tmp_path) as it:
         running = asyncio.create_task(it.reloader.run())
         for text in (NEW, LONGER, OLD):
             it.path.write_text(text)
             it.reloader.ask()
-            await asyncio.wait_for(answered.wait(), 30)
-            answered.clear()
+            await asyncio.to_thread(wait_until, partial(it.has, text), "the new policy", 30)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_mistake_that_is_taken_back_during_the_warm_up_is_never_in_force(
+    tmp_path: Path,
+) -> None:
+    async def taking_back(messages: Messages, context: Context) -> scoring_pb2.ScoreImageResponse:
+        (tmp_path / "policy.toml").write_text(OLD)
+        return await good(messages, context)
+
+    async with reloading(tmp_path, taking_back) as it:
+        it.path.write_text(NEW)
+        await it.look(5)
+        assert it.text == OLD
+        assert it.counted("taken") == 0
+        assert it.reloader.trouble() is None

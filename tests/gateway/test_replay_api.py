@@ -7,6 +7,7 @@ import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,13 +21,14 @@ from gateway.admin.replay_api import replay_routes
 from gateway.ledger.ledger import AnyLedger, Ledger, LedgerUnavailableError, NoLedger
 from gateway.ledger.record import ScoredBy
 from gateway.ledger.rows import row_of
-from gateway.ledger.tables import decisions, overrides, policies
+from gateway.ledger.tables import decisions, policies
 from gateway.metrics import Metrics
+from gateway.overrides.matching import Override, OverrideAction, OverrideSet
 from imagesafety.command import main
 from imagesafety.policy import Action, Mode
 from imagesafety.policy_file import parse_policy
 from imagesafety.recorded import Recorded, RecordedStream, RecordedStreamError
-from imagesafety.scores import View
+from imagesafety.scores import PerceptualHash, View
 from imagesafety.verdict import judge_image
 from tests.gateway.postgres import Postgres, postgres  # noqa: F401
 from tests.gateway.records import record
@@ -56,9 +58,9 @@ def row(**changes: Any) -> dict[str, object]:
     return row_of(record(**(base | changes)))
 
 
-def entry(**changes: Any) -> dict[str, object]:
-    base = {"id": secrets.token_hex(16), "action": "allow", "sha256": None, "pdq": None}
-    return base | {"rule": None, "note": "", "who": "", "at": NOW, "decision_id": None} | changes
+def entry(action: str = "allow", **changes: Any) -> Override:
+    nothing = Override(secrets.token_hex(16), OverrideAction(action), *(None,) * 3, "", "", NOW)
+    return replace(nothing, **changes)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -74,10 +76,9 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 async def a_ledger(
     folder: Path,
     rows: list[dict[str, object]],
-    entries: list[dict[str, object]] | None = None,
     database: str = "",
 ) -> AsyncIterator[Ledger]:
-    """A ledger with these decisions and overrides, and the policy; in SQLite if not said."""
+    """A ledger with these decisions, and the policy; in SQLite if not said."""
     url = database or f"sqlite:///{folder / 'ledger.sqlite'}"
     ledger = Ledger(url, folder / "spool", Metrics(), retention_days=36500)
     await ledger.start()
@@ -86,17 +87,23 @@ async def a_ledger(
         await ledger.transaction(lambda connection: connection.execute(insert(policies), [text]))
         if rows:
             await ledger.transaction(lambda connection: connection.execute(insert(decisions), rows))
-        if entries:
-            await ledger.transaction(
-                lambda connection: connection.execute(insert(overrides), entries)
-            )
         yield ledger
     finally:
         await ledger.close()
 
 
-async def asked(ledger: AnyLedger, query: str = "", accepts: bool = False) -> httpx.Response:
-    app = Starlette(routes=replay_routes(ledger, accepts_undecodable=accepts))
+@dataclass(frozen=True)
+class Overrides:
+    """The overrides of today."""
+
+    current: OverrideSet = field(default_factory=OverrideSet)
+
+
+async def asked(
+    ledger: AnyLedger, query: str = "", *entries: Override, accepts: bool = False
+) -> httpx.Response:
+    overrides = Overrides(OverrideSet(entries))
+    app = Starlette(routes=replay_routes(ledger, overrides, accepts_undecodable=accepts))
     async with serving(app) as url, httpx.AsyncClient(trust_env=False) as client:
         return await client.get(f"{url}/api/v1/decisions/scores{query}")
 
@@ -124,8 +131,8 @@ async def test_decisions_come_with_all_that_replay_needs(tmp_path: Path, databas
         views=views((0.25, -0.5), (1.0, 0.1)),
     )
     denied = entry(action="deny", sha256=sha256)
-    async with a_ledger(tmp_path, [rejected], [denied], database) as ledger:
-        (found,), stream = read(await asked(ledger, accepts=True))
+    async with a_ledger(tmp_path, [rejected], database) as ledger:
+        (found,), stream = read(await asked(ledger, "", denied, accepts=True))
     tenth = 0.10000000149011612  # as float32 has it
     assert found == Recorded(
         id=str(rejected["id"]),
@@ -202,32 +209,52 @@ async def test_a_limit_and_going_on_behind_it(tmp_path: Path, database: str) -> 
     assert ids == [each["id"] for each in rows]
 
 
-async def test_which_override_decided(tmp_path: Path, database: str) -> None:
-    sha256 = secrets.token_bytes(32)
+LOOK = PerceptualHash(bytes(32), 100)
+
+
+async def test_which_overrides_there_were_and_are(tmp_path: Path, database: str) -> None:
+    sha256, other = secrets.token_bytes(32), secrets.token_bytes(32)
     exact = entry(sha256=sha256)
-    alike = entry(pdq=bytes(32), rule="stop")
-    both = entry(pdq=bytes(32), rule="stop", sha256=secrets.token_bytes(32))
-    denied = entry(action="deny", pdq=bytes(32))
+    denied = entry("deny", sha256=other)
+    alike = entry(pdq=bytes(32), rule="stop", at=NOW - DAY)
+    later = entry(pdq=bytes(32), rule="halt", at=NOW + DAY)
     rows = [
-        row(sha256=sha256, cause="override", override=exact["id"]),
-        row(cause="override", override=alike["id"]),
-        row(cause="override", override=both["id"]),
-        row(sha256=both["sha256"], cause="override", override=both["id"]),
-        row(cause="override", override=denied["id"], decision="reject"),
+        row(sha256=sha256, cause="override", override=exact.id),
+        row(sha256=other, cause="override", override=denied.id, decision="reject"),
+        row(cause="override", override=alike.id, perceptual_hashes=(LOOK,)),
+        row(cause="override", override=alike.id),  # the hashes are gone; it decided all the same
+        row(perceptual_hashes=(LOOK,)),  # its rule did not hold
+        row(perceptual_hashes=(replace(LOOK, pdq=bytes([255] * 32)),)),
         row(cause="override", override="removed"),
         row(sha256=None),
     ]
-    async with a_ledger(tmp_path, rows, [exact, alike, both, denied], database) as ledger:
-        found, _ = read(await asked(ledger))
-    assert [(each.excepted, each.override_gone, each.override_now) for each in found] == [
-        (None, False, "allow"),
-        ("stop", False, None),
-        ("stop", False, None),
-        (None, False, "allow"),
-        (None, False, None),
-        (None, True, None),
-        (None, False, None),
+    async with a_ledger(tmp_path, rows, database) as ledger:
+        found, _ = read(await asked(ledger, "", exact, denied, alike, later))
+    assert [(each.override_stays, each.override_gone) for each in found] == [
+        *[(True, False)] * 2,
+        *[(False, False)] * 4,
+        (False, True),
+        (False, False),
     ]
+    nothing = ((), None, ())
+    assert [(each.excepted, each.override_now, each.allowed_now) for each in found] == [
+        ((), "allow", ()),
+        ((), "deny", ()),
+        (("stop",), None, ("halt", "stop")),
+        (("stop",), None, ()),
+        (("stop",), None, ("halt", "stop")),
+        *[nothing] * 3,
+    ]
+
+
+async def test_what_looks_like_something_denied_since_is_known(tmp_path: Path) -> None:
+    near = replace(LOOK, pdq=bytes(31) + b"\x07")
+    rows = [row(perceptual_hashes=(near,)), row(perceptual_hashes=())]
+    denied = entry("deny", pdq=bytes(32))
+    async with a_ledger(tmp_path, rows) as ledger:
+        found, _ = read(await asked(ledger, "", denied))
+    assert [each.override_now for each in found] == ["deny", None]
+    assert not any(each.override_stays for each in found)
 
 
 async def test_a_row_with_broken_views_costs_only_itself(tmp_path: Path) -> None:
@@ -301,7 +328,7 @@ async def test_the_command_agrees_with_judging_the_recorded_scores_anew(
             flipped.add((sha256.hex(), "reject" if before else "accept"))
     async with (
         a_ledger(tmp_path, rows, database=database) as ledger,
-        serving(Starlette(routes=replay_routes(ledger))) as url,
+        serving(Starlette(routes=replay_routes(ledger, Overrides()))) as url,
     ):
         command = ["policy", "replay", str(tmp_path / "new.toml"), "--admin", url, "--json"]
         assert await asyncio.to_thread(main, command) == 0

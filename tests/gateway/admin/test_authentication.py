@@ -266,6 +266,8 @@ async def test_behind_a_known_proxy_it_counts_who_is_behind(tmp_path: Path) -> N
                 headers = {"x-forwarded-for": forwarded}
                 assert (await caller.get("/", headers=headers)).status_code == status
             assert (await caller.get("/")).status_code == 401  # the proxy doesn't say for whom
+            for name in ("x-real-ip", "forwarded", "via", "x-forwarded-host"):
+                assert (await caller.get("/", headers={name: "127.0.0.2"})).status_code == 401
         async with port.caller("127.0.0.3") as caller:
             answer = await caller.get("/", headers={"x-forwarded-for": "127.0.0.2"})
             assert answer.status_code == 401

@@ -1,14 +1,18 @@
 """The pages show what is recorded, and overrule it."""
 
 import re
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import update
 
+from gateway.admin import recorded_rows, what_if
 from gateway.ledger.record import Rescan
+from gateway.ledger.tables import decisions
 from gateway.overrides.entries import NewOverride
 from gateway.overrides.matching import OverrideAction
 from gateway.replicas import Replica
@@ -77,6 +81,10 @@ async def test_the_overview_counts_by_outcome(port: AdminPort, local: httpx.Asyn
     for words, total in (("Accepted", 2), ("Rejected", 1), ("Flagged", 1), ("Unscanned", 1)):
         assert f"{words} per hour: {total} in all" in text
     assert "Shadow per hour: 1 in all" in text
+    counted = {"accepted": [2, 1], "rejected": [3], "flagged": [4], "unscanned": [5], "shadow": [6]}
+    for name, uploads in counted.items():
+        [link] = re.findall(rf'href="(/decisions\?outcome={name}[^"]*)"', text)
+        assert listed(await local.get(link.replace("&amp;", "&"))) == uploads
     assert "cannot be reached" in text
     assert re.search(r"127\.0\.0\.1:50051.*>ok<.*pytorch-cpu-float32", text)
     assert re.search(r"127\.0\.0\.2:50051.*>trouble<.*UNAVAILABLE: it is gone", text)
@@ -345,17 +353,22 @@ async def test_what_if(port: AdminPort, local: httpx.AsyncClient) -> None:
     assert "<html" not in part
     assert "<b>2</b> of 3" in part
     assert "None of 3" in (await local.get(f"/what-if?policy={POLICY.digest}&g0.t0=0.11")).text
-    assert "The policy has changed" in (await local.get("/what-if?policy=old&g0.t0=0.2")).text
+    for path in ("/what-if", "/what-if/effect"):
+        assert "The policy has changed" in (await local.get(f"{path}?policy=old&g0.t0=0.2")).text
     bad = await local.get(f"/what-if?policy={POLICY.digest}&g1.t0=0.25")
     assert "is under its threshold" in bad.text
 
 
 async def test_without_a_ledger_each_page_says_so(tmp_path: Path) -> None:
     async with admin_port(tmp_path, "--database", "off") as port, port.caller() as caller:
-        for path in ("/", "/decisions", "/unscanned", "/what-if", f"/decisions/{number(1)}"):
+        for path in ("/decisions", "/unscanned", "/what-if", f"/decisions/{number(1)}"):
             page = await caller.get(path)
             assert page.status_code == 503
             assert "there is no ledger" in page.text
+        page = await caller.get("/")
+        assert page.status_code == 200
+        assert "there is no ledger" in page.text
+        assert "pytorch-cpu-float32" in page.text  # of the replica
 
 
 async def test_a_database_that_is_down_is_told_loudly(tmp_path: Path) -> None:
@@ -363,7 +376,7 @@ async def test_a_database_that_is_down_is_told_loudly(tmp_path: Path) -> None:
     async with admin_port(tmp_path, "--database", url) as port, port.caller() as caller:
         for path in ("/", "/decisions", "/what-if", "/overrides/history"):
             page = await caller.get(path)
-            assert page.status_code == 503
+            assert page.status_code == (200 if path == "/" else 503)
             assert "The ledger is in trouble." in page.text
             assert "Traceback" not in page.text
         page = await caller.get("/overrides")  # they are in memory
@@ -372,6 +385,34 @@ async def test_a_database_that_is_down_is_told_loudly(tmp_path: Path) -> None:
         added = await submit(caller, "/overrides", "/overrides/add", **fields)
         assert added.status_code == 503
         assert (await caller.get("/metrics")).status_code == 200
+
+
+async def test_damaged_views_cost_a_page_nothing_else(
+    port: AdminPort, local: httpx.AsyncClient
+) -> None:
+    await port.keep(rejected(1), uploaded(2, repeat_of=number(1), views=()))
+    damage = update(decisions).where(decisions.c.id == number(1)).values(views=b"\x01\x02")
+    await port.ledger.transaction(lambda connection: connection.execute(damage))
+    for n in (1, 2):
+        page = await local.get(f"/decisions/{number(n)}")
+        assert page.status_code == 200
+        assert "Nothing was looked at" in page.text
+
+
+async def test_what_if_looks_at_the_newest_whatever_the_clock_said(
+    port: AdminPort, local: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(what_if, "MOST_DECISIONS", 3)
+    ahead = rejected(0, at=time.time_ns() // 1000 + 3600_000_000)
+    await port.keep(ahead, *(rejected(n) for n in range(1, 10)))
+    query = f"policy={POLICY.digest}&g0.t0=0.2"
+    text = (await local.get(f"/what-if?{query}")).text
+    assert "<b>3</b> of 3 decisions would have come out otherwise" in text
+    assert "3 newest of 10 decisions" in text
+    assert listed(await local.get(f"/what-if?{query}")) == [9, 8, 7]
+    monkeypatch.setattr(what_if, "MOST_BYTES", 1)
+    monkeypatch.setattr(recorded_rows, "PAGE_ROWS", 2)
+    assert "<b>2</b> of 2 decisions" in (await local.get(f"/what-if?{query}")).text
 
 
 HOSTILE = "<script>alert(1)</script>'\"; DROP TABLE decisions; -- {{7*7}}"
