@@ -15,7 +15,8 @@ from starlette.applications import Starlette
 from gateway.admin.app import admin_app
 from gateway.admin.parts import Parts
 from gateway.app import upload_app
-from gateway.decision import Cause, Decider
+from gateway.decision import Decider
+from gateway.evidence import Cause
 from gateway.examination import Examiner
 from gateway.health import Health
 from gateway.ledger.ledger import AnyLedger, Ledger, NoLedger

@@ -4,57 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import Literal
+from typing import Literal, TypedDict
 
-import grpc
-
+from gateway.evidence import (
+    DECIDED,
+    Cause,
+    Evidence,
+    NotLookedAt,
+    Scored,
+    Unscored,
+    why_partial,
+)
 from gateway.overrides.matching import Override, OverrideAction, OverrideSet
-from imagesafety.client import ScoringError
 from imagesafety.policy import Action, Mode, Partial, Policy
-from imagesafety.scores import ImageScores
-from imagesafety.verdict import Hit, judge_image
-
-
-class Cause(StrEnum):
-    """Why the decision is what it is."""
-
-    POLICY = "policy"
-    OVERRIDE = "override"
-    REPEAT = "repeat"
-    UNDECODABLE = "undecodable"
-    OVERLOAD = "overload"
-    UNAVAILABLE = "unavailable"
-    DEADLINE = "deadline"
-    ERROR = "error"
-
-
-DECIDED = (Cause.POLICY, Cause.OVERRIDE, Cause.REPEAT)
-"""The causes that no setting accepts or rejects."""
-
-
-@dataclass(frozen=True)
-class Scored:
-    """An image has scores: of now, or `repeat_of` an earlier decision."""
-
-    scores: ImageScores
-    repeat_of: str | None = None
-
-
-@dataclass(frozen=True)
-class Unscored:
-    """An image has none, because of `cause`."""
-
-    cause: Cause
-    message: str
-
-
-@dataclass(frozen=True)
-class NotLookedAt:
-    """An image has none because none are needed: an exact override, or a client with rules off."""
-
-
-Evidence = Scored | Unscored | NotLookedAt
+from imagesafety.verdict import Hit, Verdict, judge_image
 
 
 @dataclass(frozen=True)
@@ -119,32 +82,6 @@ class Decision:
         }
 
 
-class TooLargeError(Exception):
-    """The file is over a limit of the inference service."""
-
-
-# What the inference service says of a file that it can't look at.
-_UNDECODABLE = frozenset(
-    {"UNSUPPORTED_TYPE", "TYPE_MISMATCH", "TRUNCATED", "UNDECODABLE"}
-    | {"EMPTY_IMAGE", "DECODER_CRASHED", "DECODER_TIMEOUT", "DECODER_OUT_OF_MEMORY"}
-)
-_TOO_LARGE = frozenset({"TOO_MANY_BYTES", "TOO_MANY_PIXELS", "TOO_MANY_FRAMES", "TOO_LONG"})
-_CAUSES = {
-    grpc.StatusCode.RESOURCE_EXHAUSTED: Cause.OVERLOAD,
-    grpc.StatusCode.UNAVAILABLE: Cause.UNAVAILABLE,
-    grpc.StatusCode.DEADLINE_EXCEEDED: Cause.DEADLINE,
-}
-
-
-def why_unscored(error: ScoringError) -> Unscored:
-    """What an error of the inference service means. Raises TooLargeError for one over a limit."""
-    if error.reason in _TOO_LARGE:
-        raise TooLargeError(error.message)
-    if error.reason in _UNDECODABLE:
-        return Unscored(Cause.UNDECODABLE, error.message)
-    return Unscored(_CAUSES.get(error.code, Cause.ERROR), error.message)
-
-
 class Decider:
     """Decides by overrides, the policy's verdict, and the configured answers for the rest."""
 
@@ -192,39 +129,48 @@ class Decider:
             allowed = judge_image(policy, views, excepted=excepted) if excepted else verdict
         except ValueError as error:
             return self._without_scores(Cause.ERROR, f"scores that can't be judged: {error}")
-        if scores.partial and not allowed.rejects and policy.partial is not Partial.ACCEPT:
-            return self._on_partial(policy, scores.partial)
+        if scores.partial and not allowed.rejects:
+            cause = why_partial(scores)
+            if cause is not Cause.UNDECODABLE or policy.partial is not Partial.ACCEPT:
+                return self._on_partial(policy, cause, scores.partial, allowed)
         hit, shadow = allowed.hit, allowed.shadow
         if allowed != verdict and not allowed.rejects:
             overruled = verdict.hit if hit != verdict.hit else verdict.shadow
             entry = next(e for e in alike.allows if overruled and e.rule == overruled.rule.name)
-            return replace(
-                _by_override(entry),
-                hit=hit,
-                shadow=shadow.rule.action if shadow else None,
-                shadow_hit=shadow,
-            )
+            return replace(_by_override(entry), **_hits(allowed))
         holds = f"rule {hit.rule.name} holds" if hit else "no rule holds"
         return Decision(
             accepted=not allowed.rejects,
             cause=Cause.REPEAT if scored.repeat_of is not None else Cause.POLICY,
             message=f"{holds}; in shadow, {shadow.rule.name} does" if shadow else holds,
-            hit=hit,
-            shadow=shadow.rule.action if shadow else None,
-            shadow_hit=shadow,
+            **_hits(allowed),
         )
 
-    def _on_partial(self, policy: Policy, why: str) -> Decision:
-        """The decision on a file whose visible part is harmless."""
+    def _on_partial(self, policy: Policy, cause: Cause, why: str, seen: Verdict) -> Decision:
+        """The decision on a file of which what could be seen rejects nothing."""
         message = f"only a part of it could be looked at: {why}"
-        if policy.partial is Partial.REJECT:
-            return Decision(accepted=False, cause=Cause.UNDECODABLE, message=message)
-        return self._without_scores(Cause.UNDECODABLE, message)
+        if cause is Cause.UNDECODABLE and policy.partial is Partial.REJECT:
+            return Decision(accepted=False, cause=cause, message=message)
+        decision = self._without_scores(cause, message)
+        return decision if not decision.accepted else replace(decision, **_hits(seen))
 
     def _without_scores(self, cause: Cause, message: str) -> Decision:
         """The configured decision for `cause`."""
         accepted = self._answers[cause]
         return Decision(accepted, cause, message, unscanned=accepted)
+
+
+class _Hits(TypedDict):
+    hit: Hit | None
+    shadow: Action | None
+    shadow_hit: Hit | None
+
+
+def _hits(verdict: Verdict) -> _Hits:
+    """What a decision has of a verdict."""
+    shadow = verdict.shadow
+    action = shadow.rule.action if shadow is not None else None
+    return _Hits(hit=verdict.hit, shadow=action, shadow_hit=shadow)
 
 
 def _by_override(entry: Override) -> Decision:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.decision import Cause, Decision, Evidence, Scored
+from gateway.decision import Decision
+from gateway.evidence import Cause, Evidence, Scored
 from gateway.ledger.record import DecisionRecord, Rescan, ScoredBy, Timings
 from imagesafety.policy import Mode, Policy
 from imagesafety.scores import ImageScores, ModelIdentity
@@ -32,7 +33,7 @@ def scored_by(policy: Policy, model: ModelIdentity | None) -> ScoredBy:
         policy_digest=policy.digest,
         concepts_digest=policy.concepts_digest,
         model=model.name if model is not None else policy.model,
-        weights_digest=model.weights_digest if model is not None else "",
+        weights_digest=model.weights_digest if model is not None else policy.weights_digest or "",
     )
 
 

@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
 
-from gateway.decision import Cause, Evidence, NotLookedAt, Scored, Unscored, why_unscored
-from gateway.decision_record import scored_by
+from gateway.evidence import (
+    Cause,
+    Evidence,
+    NotLookedAt,
+    TooLargeError,
+    Unscored,
+    why_unscored,
+)
+from gateway.examination_request import ExaminationRequest
 from gateway.metrics import Metrics
-from gateway.overrides.matching import OverrideSet
 from gateway.policy_in_force import PolicyInForce
-from gateway.repeats import FileKey, Flight, Repeats, Source
-from gateway.upload import ClientGoneError, Upload, UploadTooLargeError
+from gateway.repeats import Repeats
+from gateway.same_bytes import SameBytes
+from gateway.upload import ClientGoneError, UploadTooLargeError
 from imagesafety.client import ScoringClient, ScoringError
 from imagesafety.policy import Mode
-from imagesafety.scores import ImageScores, ModelIdentity
+from imagesafety.scores import ImageScores
 
 log = logging.getLogger("gateway")
-
-
-@dataclass(frozen=True, slots=True)
-class ExaminationRequest:
-    """An upload, and all that its examination depends on, as it was when it began."""
-
-    id: str
-    upload: Upload
-    client: str
-    mode: Mode
-    media_type: str
-    policy: PolicyInForce
-    overrides: OverrideSet
 
 
 class Examiner:
@@ -42,15 +37,10 @@ class Examiner:
         self, client: ScoringClient, repeats: Repeats | None, metrics: Metrics, *, hashes: bool
     ) -> None:
         """`repeats` is None if nothing is to be repeated; `hashes` asks for perceptual ones."""
-        self.repeats = repeats
-        self.metrics = metrics
+        self._repeats = repeats
+        self._metrics = metrics
         self._client = client
         self._hashes = hashes
-
-    @property
-    def model(self) -> ModelIdentity | None:
-        """The model that inference had when it was last heard of."""
-        return self._client.model
 
     async def score(
         self,
@@ -81,13 +71,13 @@ class Examiner:
         The upload is read to its end even where inference gives up before: an override may be for
         its hash. Raises ClientGoneError, UploadTooLargeError, and TooLargeError.
         """
-        examination = _Examination(self, request, until)
+        same = SameBytes(request, self._repeats, self._client, self._metrics, hashes=self._hashes)
         if request.mode is Mode.OFF:
             await request.upload.read_rest()
             return Examined(NotLookedAt())
-        if request.upload.ended and (known := examination.known()) is not None:
+        if request.upload.ended and (known := same.known()) is not None:
             return Examined(known)
-        running = asyncio.create_task(examination.run())
+        running = asyncio.create_task(_Examination(self, request, same, until).run())
         watching = asyncio.create_task(request.upload.wait_for_disconnect())
         try:
             await asyncio.wait({running, watching}, return_when=asyncio.FIRST_COMPLETED)
@@ -119,82 +109,65 @@ class _KnownError(Exception):
 class _Examination:
     """One upload on its way to evidence."""
 
-    def __init__(self, examiner: Examiner, request: ExaminationRequest, until: float) -> None:
+    def __init__(
+        self, examiner: Examiner, request: ExaminationRequest, same: SameBytes, until: float
+    ) -> None:
         self._examiner = examiner
         self._request = request
+        self._same = same
         self._until = until
-        self._awaited: Flight | None = None  # the scoring of the same bytes that we wait for
-        self._own: FileKey | None = None  # of the scoring that others may wait for
-        self._scores_itself = asyncio.Event()
 
     async def run(self) -> Examined:
         """Finds the evidence. Raises UploadTooLargeError, ClientGoneError, and TooLargeError."""
         try:
-            if self._request.upload.ended:
-                await self._wait_for_others()
+            if (known := await self._same.wait_for_others()) is not None:
+                return Examined(known)
             return await self._score()
-        except _KnownError as known:
-            return Examined(known.evidence)
+        except _KnownError as error:
+            return Examined(error.evidence)
         except ScoringError as error:
-            if self._awaited is not None and (scored := await self._awaited.wait()) is not None:
-                return Examined(scored)
-            evidence = why_unscored(error)
-        except (ClientGoneError, UploadTooLargeError):
+            if (known := await self._same.awaited()) is not None:
+                return Examined(known)
+            evidence = self._without_scores(error)
+        except (ClientGoneError, UploadTooLargeError, TooLargeError):
             raise
         except Exception:
             # A mistake of ours must not decide more than the configuration allows it to.
             log.exception("scoring failed")
             evidence = Unscored(Cause.ERROR, "an internal error")
         finally:
-            self._land(None)
-        await self._request.upload.read_rest()
-        return Examined(evidence)
+            self._same.land(None)
+        return Examined(await self._after_all(evidence))
 
-    def known(self) -> Evidence | None:
-        """What a whole upload needs no call for."""
-        sha256, repeats = self._request.upload.sha256, self._examiner.repeats
-        if sha256 is not None and self._request.overrides.exact(sha256) is not None:
-            return NotLookedAt()
-        key = self._key()
-        if repeats is None or key is None or (scored := repeats.remembered(key)) is None:
-            return None
-        self._examiner.metrics.count_repeat(Source.MEMORY)
-        return scored
+    def _without_scores(self, error: ScoringError) -> Unscored:
+        """Why there are none. What the bytes are the cause of is so for all who bring them."""
+        try:
+            evidence = why_unscored(error)
+        except TooLargeError as too_large:
+            self._same.land(too_large)
+            raise
+        if evidence.cause is Cause.UNDECODABLE:
+            self._same.land(evidence)
+        return evidence
 
-    def _key(self) -> FileKey | None:
-        """What the scores of the upload depend on; None until all of it came."""
-        sha256 = self._request.upload.sha256
-        if sha256 is None:
-            return None
-        dependencies = scored_by(self._request.policy.policy, self._examiner.model)
-        return FileKey(sha256, self._request.media_type, dependencies)
+    async def _after_all(self, evidence: Unscored) -> Evidence:
+        """Reads the rest of an upload that has no scores, for what is known of its bytes.
 
-    async def _wait_for_others(self) -> None:
-        """Returns when the upload has to be scored by itself; raises _KnownError when not."""
-        repeats, key = self._examiner.repeats, self._key()
-        if key is None:
-            return
-        while (known := self.known()) is None:
-            if repeats is None:
-                return
-            self._awaited = repeats.in_flight(key)
-            if self._awaited is None:
-                repeats.take_off(key)
-                self._own = key
-                self._scores_itself.set()
-                return
-            if (scored := await self._awaited.wait()) is not None:
-                self._examiner.metrics.count_repeat(Source.FLIGHT)
-                known = scored
-                break
-        raise _KnownError(known)
+        Inference may have given up before anybody could look. Raises as `run`.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, self._until - time.monotonic())):
+                await self._request.upload.read_rest()
+                if evidence.cause is not Cause.UNDECODABLE:
+                    return self._same.known() or await self._same.in_ledger() or evidence
+        return evidence
 
     async def _chunks(self) -> AsyncIterator[bytes]:
         """The upload. Inference begins at its end, so what is known before costs no scoring."""
         async for chunk in self._request.upload:
             yield chunk
-        if self._own is None:
-            await self._wait_for_others()
+        if (known := await self._same.wait_for_others()) is not None:
+            raise _KnownError(known)
 
     async def _score(self) -> Examined:
         """Scores the upload, unless the ledger has its scores before."""
@@ -208,35 +181,14 @@ class _Examination:
                 seconds=self._until - started,
             )
         )
-        finding = asyncio.create_task(self._recorded())
+        finding = asyncio.create_task(self._same.in_ledger_meanwhile())
         try:
             await asyncio.wait({scoring, finding}, return_when=asyncio.FIRST_COMPLETED)
             if not scoring.done() and (recorded := finding.result()) is not None:
-                self._examiner.metrics.count_repeat(Source.LEDGER)
-                self._land(recorded)
+                self._same.land(recorded)
                 return Examined(recorded)
-            scores = await scoring
-            self._remember(scores)
-            return Examined(Scored(scores), time.monotonic() - started)
+            return Examined(self._same.remember(await scoring), time.monotonic() - started)
         finally:
             for task in (scoring, finding):
                 task.cancel()
             await asyncio.gather(scoring, finding, return_exceptions=True)
-
-    async def _recorded(self) -> Scored | None:
-        """The scores of the same bytes in the ledger, when it is known which bytes these are."""
-        await self._scores_itself.wait()
-        if self._own is None or self._examiner.repeats is None or self._examiner.model is None:
-            return None
-        return await self._examiner.repeats.recorded(self._own)
-
-    def _remember(self, scores: ImageScores) -> None:
-        """Has the scores at hand for those who bring the same bytes, now or later."""
-        repeats, key = self._examiner.repeats, self._key()
-        if repeats is not None and key is not None:
-            self._land(repeats.remember(key, scores, self._request.id))
-
-    def _land(self, scored: Scored | None) -> None:
-        if self._own is not None and self._examiner.repeats is not None:
-            self._examiner.repeats.land(self._own, scored)
-            self._own = None

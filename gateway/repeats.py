@@ -7,7 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from enum import StrEnum
 
-from gateway.decision import Scored
+from gateway.evidence import Scored, TooLargeError, Unscored
 from gateway.ledger.ledger import AnyLedger
 from gateway.ledger.record import DecisionRecord, ScoredBy
 from imagesafety.scores import ImageScores, ModelIdentity
@@ -34,18 +34,22 @@ class FileKey:
     scored_by: ScoredBy
 
 
+Landed = Scored | Unscored | TooLargeError
+"""What a scoring came to, if others with the same bytes need none of their own."""
+
+
 class Flight:
     """A scoring that others with the same bytes wait for."""
 
     def __init__(self) -> None:
-        self._landed: asyncio.Future[Scored | None] = asyncio.get_running_loop().create_future()
+        self._landed: asyncio.Future[Landed | None] = asyncio.get_running_loop().create_future()
 
-    def land(self, scored: Scored | None) -> None:
+    def land(self, outcome: Landed | None) -> None:
         """Tells those who wait."""
-        self._landed.set_result(scored)
+        self._landed.set_result(outcome)
 
-    async def wait(self) -> Scored | None:
-        """The scores, or None."""
+    async def wait(self) -> Landed | None:
+        """What it came to; None if that says nothing of the same bytes."""
         # Shielded: who gives up waiting must not end it for the others.
         return await asyncio.shield(self._landed)
 
@@ -53,7 +57,8 @@ class Flight:
 class Repeats:
     """Finds scores of the same bytes, under the same policy and model.
 
-    What could be looked at only in part is never repeated: it may be better luck next time.
+    What could be looked at only in part serves those who wait for it, and is repeated to nobody who
+    comes later: it may be better luck next time.
     """
 
     def __init__(self, ledger: AnyLedger, size: int) -> None:
@@ -70,24 +75,23 @@ class Repeats:
             self._memory.move_to_end(key)
         return scored
 
-    def remember(self, key: FileKey, scores: ImageScores, decision_id: str) -> Scored | None:
-        """Keeps scores for repeats; returns what a repeat gets, None if there is to be none."""
-        if scores.partial:
-            return None
-        scored = Scored(scores, repeat_of=decision_id)
-        if len(scores.views) <= MOST_VIEWS and self._size:
+    def remember(self, key: FileKey, scored: Scored) -> None:
+        """Keeps scores for repeats, if they are of the whole file."""
+        scores = scored.scores
+        if not scores.partial and len(scores.views) <= MOST_VIEWS and self._size:
             self._memory[key] = scored
             self._memory.move_to_end(key)
             if len(self._memory) > self._size:
                 self._memory.popitem(last=False)
-        return scored
 
     async def recorded(self, key: FileKey) -> Scored | None:
         """The scores, if they are in the ledger."""
         record = await self._ledger.find_scored(key.sha256, key.media_type, key.scored_by)
         if record is None:
             return None
-        return self.remember(key, scores_of(record), record.repeat_of or record.id)
+        scored = Scored(scores_of(record), repeat_of=record.repeat_of or record.id)
+        self.remember(key, scored)
+        return scored
 
     def in_flight(self, key: FileKey) -> Flight | None:
         """The scoring of the same bytes that is under way, if there is one."""
@@ -98,9 +102,9 @@ class Repeats:
         flight = self._flights[key] = Flight()
         return flight
 
-    def land(self, key: FileKey, scored: Scored | None) -> None:
+    def land(self, key: FileKey, outcome: Landed | None) -> None:
         """Ends a scoring. None means that one of those who wait has to score the file itself."""
-        self._flights.pop(key).land(scored)
+        self._flights.pop(key).land(outcome)
 
 
 def scores_of(record: DecisionRecord) -> ImageScores:

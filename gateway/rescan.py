@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Literal
 
-from gateway.decision import Cause, TooLargeError
+from gateway.evidence import Cause, TooLargeError
 from gateway.ledger.ledger import AnyLedger, LedgerUnavailableError, Stored
 from gateway.ledger.record import DecisionRecord, Rescan
 from gateway.metrics import Metrics

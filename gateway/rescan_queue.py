@@ -9,7 +9,7 @@ from typing import Final
 from sqlalchemy import Connection, literal_column, select, update
 
 from gateway.ledger.record import DecisionRecord, Rescan
-from gateway.ledger.rows import record_of
+from gateway.ledger.rows import readable_record
 from gateway.ledger.tables import decisions
 
 BATCH_ROWS: Final = 32
@@ -40,7 +40,7 @@ def pending(connection: Connection, after: int) -> list[tuple[int, DecisionRecor
         .order_by(decisions.c.seq)
         .limit(BATCH_ROWS)
     )
-    return [(row.seq, record_of(row)) for row in connection.execute(statement)]
+    return [(row.seq, readable_record(row)) for row in connection.execute(statement)]
 
 
 def progress(connection: Connection, id: str) -> tuple[bool, Found | None]:  # noqa: A002

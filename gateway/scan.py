@@ -13,9 +13,11 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.callers import caller_address
 from gateway.clients import authenticate
-from gateway.decision import Cause, Decider, Decision, TooLargeError, Unscored
+from gateway.decision import Decider, Decision
 from gateway.decision_record import Facts, record_of, timings_of
-from gateway.examination import ExaminationRequest, Examined, Examiner
+from gateway.evidence import Cause, TooLargeError, Unscored
+from gateway.examination import Examined, Examiner
+from gateway.examination_request import ExaminationRequest
 from gateway.http_protocol import FIRST_BYTE
 from gateway.ledger.ledger import AnyLedger
 from gateway.metrics import Metrics

@@ -6,8 +6,9 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 
-from gateway.decision import Decider, Evidence, Scored, why_unscored
+from gateway.decision import Decider
 from gateway.decision_record import Facts, record_of, timings_of
+from gateway.evidence import Evidence, Scored, why_unscored
 from gateway.examination import Examiner
 from gateway.ledger.record import DecisionRecord
 from gateway.overrides.matching import OverrideSource

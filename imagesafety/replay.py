@@ -16,6 +16,9 @@ NO_POLICY = "made by a policy whose text is missing, or can't be read now"
 OVERRIDE_GONE = "made by an override that was removed since"
 NO_MEANING = "scores that can't be judged"
 
+# Causes under which a part of a file was scored: no policy had a say in what the rest means.
+_PASSING = ("overload", "deadline", "error")
+
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
@@ -106,18 +109,25 @@ class _Replay:
     def _judged(self, item: Recorded, views: Views, old: Policy) -> _Outcome:
         """As `Decider` of the gateway decides for a client that is enforced; raises ValueError."""
         verdict = judge_image(self.new, views, excepted=item.excepted)
-        if item.partial and not verdict.rejects and self.new.partial is not Partial.ACCEPT:
-            return _Outcome(self._on_partial(item, old))
+        if item.partial and not verdict.rejects and self._refuses_partial(item, old):
+            return _Outcome(Answer.REJECT)
         return _Outcome(*_answer(verdict.hit), *_answer(verdict.shadow))
 
-    def _on_partial(self, item: Recorded, old: Policy) -> Answer:
-        if self.new.partial is Partial.REJECT:
-            return Answer.REJECT
-        if item.cause == "undecodable" and old.partial is Partial.UNDECODABLE:
-            # What the gateway was set to then counts, not what it is set to now.
-            before = _as_recorded(item)
-            return before.shadow if item.client_mode is Mode.SHADOW else before.answer
-        return Answer.ACCEPT if self.accepts_undecodable else Answer.REJECT
+    def _refuses_partial(self, item: Recorded, old: Policy) -> bool:
+        """Whether a file is rejected because only a part of it could be looked at."""
+        passing = item.cause in _PASSING
+        if self.new.partial is Partial.ACCEPT and not passing:
+            return False
+        if self.new.partial is Partial.REJECT and not passing:
+            return True
+        if passing or (item.cause == "undecodable" and old.partial is Partial.UNDECODABLE):
+            # What the gateway was set to then counts, not what it is set to now. What was rejected
+            # for another reason has a rule.
+            was = _as_recorded(item)
+            if item.client_mode is Mode.SHADOW:
+                return was.shadow is Answer.REJECT and was.shadow_rule is None
+            return was.answer is Answer.REJECT and was.rule is None
+        return not self.accepts_undecodable
 
 
 class _NotComparableError(Exception):

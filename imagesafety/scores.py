@@ -72,7 +72,8 @@ class PerceptualHash:
 class ImageScores:
     """The similarities of one image and the model that they depend on.
 
-    `partial` says why a part of the file could not be looked at, if so. `frames` of the file's
+    `partial` says why a part of the file could not be looked at, if so, and `partial_reason` is the
+    reason in scoring.proto, if it may pass. `frames` of the file's
     `total_frames` were decoded and compared; `duration` is in seconds. `perceptual_hashes` has one
     for each picture that views were made of, if the call asked for them. `decode_seconds` and
     `encode_seconds` are how long the service took for that, waiting included.
@@ -90,6 +91,7 @@ class ImageScores:
     perceptual_hashes: tuple[PerceptualHash, ...] = ()
     decode_seconds: float = 0.0
     encode_seconds: float = 0.0
+    partial_reason: str = ""
 
 
 def model_description(message: scoring_pb2.DescribeModelResponse) -> ModelDescription:
@@ -142,6 +144,7 @@ def image_scores(scores: scoring_pb2.ImageScores) -> ImageScores:
         height=scores.height,
         model=_identity(scores.model),
         partial=scores.partial,
+        partial_reason=scores.partial_reason,
         frames=scores.frames,
         total_frames=scores.total_frames,
         duration=_seconds(scores.duration),

@@ -158,6 +158,7 @@ def image_scores(scored: ScoredImage, model: scoring_pb2.ModelIdentity) -> scori
         height=facts.height,
         model=model,
         partial=facts.partial,
+        partial_reason=scored.passing.name if scored.passing is not None else "",
         frames=facts.frames,
         total_frames=facts.total_frames,
         duration=duration_message(facts.duration),

@@ -21,6 +21,8 @@ from inference.errors import Reason, ScoringError
 from inference.shared_file import SharedFile
 from inference.work_queue import Priority, QueueFullError
 
+_PASSING = (Reason.QUEUE_FULL, Reason.DEADLINE_EXCEEDED, Reason.ENCODER_FAILED)
+
 
 @dataclass(frozen=True)
 class Band:
@@ -86,12 +88,16 @@ class ScoredView:
 
 @dataclass(frozen=True)
 class ScoredImage:
-    """The scores of one image, and its perceptual hashes, if they were asked for."""
+    """The scores of one image, and its perceptual hashes, if they were asked for.
+
+    `passing` is what kept a part of it from being scored this time, if that was not the file.
+    """
 
     facts: Facts
     views: tuple[ScoredView, ...]
     hashes: tuple[PerceptualHash, ...]
     stages: Stages
+    passing: Reason | None = None
 
 
 class Scorer:
@@ -133,8 +139,9 @@ class Scorer:
                 _, tiles, _ = await self._pass(file, request, options, deadline, stages)
             except ScoringError as error:
                 # What the first look has shown may be enough to decide.
-                partial = f"the closer look failed: {error.message}"
-                return ScoredImage(replace(facts, partial=partial), tuple(views), hashes, stages)
+                facts = replace(facts, partial=f"the closer look failed: {error.message}")
+                passing = error.reason if error.reason in _PASSING else None
+                return ScoredImage(facts, tuple(views), hashes, stages, passing)
             if len(closer) > MAX_CLOSER:
                 facts = replace(facts, partial="too much of it calls for a closer look")
             views = sorted(views + tiles, key=lambda scored: scored.view.frame_time)

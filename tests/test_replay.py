@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.decision import Cause, Decider, Decision, Scored
+from gateway.decision import Decider, Decision
+from gateway.evidence import Cause, Scored
 from gateway.overrides.matching import Override, OverrideAction, OverrideSet
-from imagesafety.policy import Action, Mode, Policy
+from imagesafety.policy import Action, Mode, Partial, Policy
 from imagesafety.policy_file import parse_policy
 from imagesafety.recorded import Recorded
 from imagesafety.replay import NO_MEANING, NO_POLICY, OVERRIDE_GONE, replay
@@ -162,6 +163,16 @@ def test_overrides_that_brought_the_change_already_or_forbid_it() -> None:
         (False, True),
         (False, False),
     ]
+
+
+def test_a_part_that_was_scored_for_want_of_room_is_answered_as_it_was() -> None:
+    harmless = recorded((0.1, 0.0), cause="overload", partial="the closer look failed")
+    refused = replace(harmless, decision="reject")
+    for partial in Partial:
+        new = f'partial = "{partial}"{OLD}'
+        assert one(new, harmless, refused).flips == ()
+    stricter = one(OLD.replace("a = 0.5 }", "a = 0.0 }"), harmless)
+    assert [flip.change for flip in stricter.flips] == [Change(Answer.ACCEPT, Answer.REJECT)]
 
 
 def test_what_an_override_decided_stays() -> None:

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from sqlalchemy import ColumnElement, or_
 
 from gateway.admin.outcomes import IS_UNSCANNED, OUTCOMES, is_upload, outcome
-from gateway.decision import Cause
+from gateway.evidence import Cause
 from gateway.ledger.record import Rescan
 from gateway.ledger.tables import decisions
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,12 +9,10 @@ from sqlalchemy import Connection, Row, select
 
 from gateway.admin.filters import DecisionFilter
 from gateway.ledger.record import DecisionRecord
-from gateway.ledger.rows import record_of
+from gateway.ledger.rows import readable_record
 from gateway.ledger.tables import decisions, policies
 
 PAGE_ROWS = 50
-
-log = logging.getLogger("gateway.admin")
 
 ListedRow = Row[*tuple[object, ...]]
 
@@ -108,15 +105,8 @@ def decision_details(connection: Connection, id: str) -> DecisionDetails | None:
 
 
 def _record(connection: Connection, id: str) -> DecisionRecord | None:  # noqa: A002
-    """A row as a value; without its views and hashes where those are damaged."""
     row = connection.execute(select(decisions).where(decisions.c.id == id)).one_or_none()
-    if row is None:
-        return None
-    try:
-        return record_of(row)
-    except ValueError as error:
-        log.error("row %s of the ledger is damaged: %s", id, error)
-        return record_of({**row._mapping, "views": None, "perceptual_hashes": None})
+    return readable_record(row) if row is not None else None
 
 
 def _related(connection: Connection, record: DecisionRecord) -> Sequence[ListedRow]:

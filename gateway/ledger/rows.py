@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
@@ -14,6 +15,8 @@ from gateway.ledger.tables import decisions
 from imagesafety.policy import Action, Mode
 
 T = TypeVar("T")
+
+log = logging.getLogger("gateway")
 
 _LENGTHS = {
     column.name: column.type.length
@@ -125,6 +128,15 @@ def record_of(row: Row[Any] | Mapping[str, Any]) -> DecisionRecord:
             else ()
         ),
     )
+
+
+def readable_record(row: Row[Any]) -> DecisionRecord:
+    """The record in a row; without its views and hashes where those are damaged."""
+    try:
+        return record_of(row)
+    except ValueError as error:
+        log.error("row %s of the ledger is damaged: %s", row.id, error)
+        return record_of({**row._mapping, "views": None, "perceptual_hashes": None})
 
 
 def _packed(pack: Callable[[Sequence[T]], bytes], items: Sequence[T]) -> bytes | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, select, true, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from gateway.ledger.database import (
@@ -111,8 +111,12 @@ class Store:
     def find_scored(
         self, sha256: bytes, media_type: str, scored_by: ScoredBy
     ) -> DecisionRecord | None:
-        """The newest record of these bytes with scores. Raises LedgerUnavailableError."""
+        """The newest record of these bytes with scores of all of the file.
+
+        Under any weights, if `scored_by` names none. Raises LedgerUnavailableError.
+        """
         columns = decisions.c
+        known = scored_by.weights_digest
         statement = (
             select(decisions)
             .where(
@@ -120,9 +124,10 @@ class Store:
                 columns.policy_digest == scored_by.policy_digest,
                 columns.concepts_digest == scored_by.concepts_digest,
                 columns.model == scored_by.model,
-                columns.weights_digest == scored_by.weights_digest,
+                columns.weights_digest == known if known else true(),
                 columns.media_type == media_type,
                 columns.views.is_not(None),
+                columns.partial == "",
             )
             .order_by(columns.seq.desc())
             .limit(1)

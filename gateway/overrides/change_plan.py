@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from gateway.overrides.entries import NewOverride
@@ -58,8 +58,9 @@ class ChangePlan:
             if old.id not in gone:
                 in_force.setdefault(old.sha256 or old.pdq, []).append(old)
         # Each a microsecond later, so that a list keeps its order.
-        for later, entry in enumerate(entries):
-            olds = in_force.setdefault(entry.sha256 or entry.pdq, [])
+        for later, added in enumerate(entries):
+            olds = in_force.setdefault(added.sha256 or added.pdq, [])
+            entry = _with_look(added, olds)
             if any(entry.adds_nothing_to(old) for old in olds):
                 self.unchanged += 1
                 continue
@@ -69,3 +70,16 @@ class ChangePlan:
             new = entry.in_force(new_id(), who, at + later)
             olds.append(new)
             self.changes.append(("added", new))
+
+
+def _with_look(entry: NewOverride, olds: Iterable[Override]) -> NewOverride:
+    """The entry with the look of the one that it replaces, if it says the same of the bytes.
+
+    A list of hashes of bytes says nothing of looks, and must not take them out of force.
+    """
+    for old in olds:
+        same = (entry.action, entry.sha256) == (old.action, old.sha256)
+        if same and entry.pdq is None and old.pdq is not None:
+            decision = entry.decision_id or old.decision_id
+            return replace(entry, pdq=old.pdq, rule=old.rule, decision_id=decision)
+    return entry

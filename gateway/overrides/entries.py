@@ -155,8 +155,10 @@ def _look_to_deny(record: DecisionRecord) -> bytes:
     hashes = [picture for picture in record.perceptual_hashes if usable(picture)]
     if record.deciding_view is not None and record.deciding_view < len(record.views):
         view = record.views[record.deciding_view]
-        place = (view.frame_index, view.background)
-        hashes = [found for found in hashes if (found.frame_index, found.background) == place]
+        hashes = [found for found in hashes if found.frame_index == view.frame_index]
+        # A region may look the same on white and black where the whole picture does not.
+        shown = [found for found in hashes if found.background == view.background]
+        hashes = shown or hashes[:1]
     if not hashes:
         raise OverrideError(_no_hash(record))
     if not _alike(hashes):

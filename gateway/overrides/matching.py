@@ -73,6 +73,11 @@ class OverrideSet:
         return len(self._entries)
 
     @property
+    def has_looks(self) -> bool:
+        """Whether any entry is for what looks alike."""
+        return bool(self._denies) or bool(self._allows)
+
+    @property
     def entries(self) -> Sequence[Override]:
         """All entries, in the order in which they came."""
         return tuple(self._entries.values())

@@ -632,6 +632,7 @@ class ImageScores(_message.Message):
     DURATION_FIELD_NUMBER: _builtins.int
     PERCEPTUAL_HASHES_FIELD_NUMBER: _builtins.int
     STAGES_FIELD_NUMBER: _builtins.int
+    PARTIAL_REASON_FIELD_NUMBER: _builtins.int
     media_type: _builtins.str
     """The media type that the bytes turned out to be."""
     width: _builtins.int
@@ -647,6 +648,10 @@ class ImageScores(_message.Message):
     total_frames: _builtins.int
     """How many frames the file has, as far as it tells; more than `frames` if there was no time to
     decode them all.
+    """
+    partial_reason: _builtins.str
+    """If it is partial for a cause that may pass, that cause: QUEUE_FULL, DEADLINE_EXCEEDED or
+    ENCODER_FAILED. The same call may see all of the file another time.
     """
     @_builtins.property
     def views(self) -> _containers.RepeatedCompositeFieldContainer[Global___View]:
@@ -682,10 +687,11 @@ class ImageScores(_message.Message):
         duration: _duration_pb2.Duration | None = ...,
         perceptual_hashes: _abc.Iterable[Global___PerceptualHash] | None = ...,
         stages: Global___Stages | None = ...,
+        partial_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "model", b"model", "stages", b"stages"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "frames", b"frames", "height", b"height", "media_type", b"media_type", "model", b"model", "partial", b"partial", "perceptual_hashes", b"perceptual_hashes", "stages", b"stages", "total_frames", b"total_frames", "views", b"views", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "frames", b"frames", "height", b"height", "media_type", b"media_type", "model", b"model", "partial", b"partial", "partial_reason", b"partial_reason", "perceptual_hashes", b"perceptual_hashes", "stages", b"stages", "total_frames", b"total_frames", "views", b"views", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+import httpx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 START_SECONDS = 120.0
@@ -137,6 +138,15 @@ def fetch(url: str) -> tuple[int, str]:
         return error.code, error.read().decode()
     except OSError:
         return 0, ""
+
+
+async def deny(admin: str, **hashes: str) -> None:
+    """Adds an override through the admin port."""
+    url = f"http://{admin}"
+    async with httpx.AsyncClient(base_url=url, headers={"origin": url}) as client:
+        entry = {"action": "deny", "why": "a test", **hashes}
+        answer = await client.post("/api/v1/overrides", json=entry)
+        assert answer.status_code in (200, 201), answer.text
 
 
 def children(pid: int) -> dict[int, str]:

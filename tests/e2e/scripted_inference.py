@@ -80,9 +80,13 @@ async def full(
     messages: AsyncIterator[scoring_pb2.ScoreImageRequest], context: Context
 ) -> scoring_pb2.ScoreImageResponse:
     """Refuses before the image has come, as a service does that has no room."""
+    await refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
+
+
+async def refuse(context: Context, code: grpc.StatusCode, reason: str) -> NoReturn:
+    """Ends a call with a reason of scoring.proto."""
     detail = any_pb2.Any()
-    detail.Pack(error_details_pb2.ErrorInfo(reason="QUEUE_FULL", domain="imagesafety"))
-    code = grpc.StatusCode.RESOURCE_EXHAUSTED
-    status = status_pb2.Status(code=code.value[0], message="full", details=[detail])
+    detail.Pack(error_details_pb2.ErrorInfo(reason=reason, domain="imagesafety"))
+    status = status_pb2.Status(code=code.value[0], message=reason, details=[detail])
     trailer = (("grpc-status-details-bin", status.SerializeToString()),)
-    await context.abort(code, "full", trailing_metadata=trailer)
+    await context.abort(code, reason, trailing_metadata=trailer)

@@ -11,12 +11,11 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
 import pytest
 import sqlalchemy
 
 from tests.e2e.pict_rs import post
-from tests.e2e.processes import Service, fetch, gateway, off_loop
+from tests.e2e.processes import Service, deny, fetch, gateway, off_loop
 from tests.e2e.scripted_inference import scripted
 from tests.e2e.test_ledger import Load, flag_some
 from tests.e2e.test_pair import GOOD
@@ -96,7 +95,7 @@ async def test_two_gateways_on_one_database(server: Postgres, tmp_path: Path) ->
             await loads[0].answered(50)
         async with start(target, "two") as two:
             accepted = await post(two.address, GOOD)
-            await deny(one.admin, await sha256_of(url, accepted.body["id"]))
+            await deny(one.admin, sha256=await sha256_of(url, accepted.body["id"]))
             async with asyncio.timeout(30):
                 while (await post(two.address, GOOD)).body["cause"] != "override":
                     pass
@@ -116,11 +115,3 @@ async def sha256_of(url: str, decision: str) -> str:
         return bytes(found).hex()
 
     return await asyncio.to_thread(read)
-
-
-async def deny(admin: str, sha256: str) -> None:
-    url = f"http://{admin}"
-    async with httpx.AsyncClient(base_url=url, headers={"origin": url}) as client:
-        entry = {"action": "deny", "sha256": sha256, "why": "a test"}
-        answer = await client.post("/api/v1/overrides", json=entry)
-        assert answer.status_code in (200, 201), answer.text

@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import grpc
 import pytest
 
 from imagesafety.policy_file import find_policy
 from imagesafety.v1 import scoring_pb2
 from tests.e2e.pict_rs import CHUNK_BYTES, pieces, post
-from tests.e2e.processes import Service, gateway, off_loop
-from tests.e2e.scripted_inference import Context, full, read_all, scores, scripted
+from tests.e2e.processes import Service, deny, gateway, off_loop
+from tests.e2e.scripted_inference import Context, full, read_all, refuse, scores, scripted
 from tests.e2e.test_pair import GOOD
 
 Messages = AsyncIterator[scoring_pb2.ScoreImageRequest]
@@ -113,6 +114,84 @@ async def test_the_same_bytes_at_the_same_time_cost_one_scoring(data: bytes, sta
     assert {answer.status for answer in answers} == {406}
     assert sorted(answer.body["cause"] for answer in answers) == ["policy"] + 19 * ["repeat"]
     assert scoring.images == 1
+
+
+@pytest.mark.parametrize("data", [GOOD, LARGE])
+async def test_what_the_bytes_are_the_cause_of_is_so_for_all_who_bring_them(
+    data: bytes, start: Start
+) -> None:
+    """Copies of a file that costs its decoder all its time don't wait for one another."""
+    scoring = Scoring()
+    scoring.may_answer.clear()
+
+    async def broken(messages: Messages, context: Context) -> scoring_pb2.ScoreImageResponse:
+        await scoring(messages, context)
+        await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "DECODER_TIMEOUT")
+
+    async def partly(messages: Messages, context: Context) -> scoring_pb2.ScoreImageResponse:
+        answer = await scoring(messages, context)
+        answer.scores.partial = "cut off"
+        return answer
+
+    async def too_long(messages: Messages, context: Context) -> scoring_pb2.ScoreImageResponse:
+        await scoring(messages, context)
+        await refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_LONG")
+
+    for behaviour, status in ((broken, 406), (partly, 406), (too_long, 413)):
+        scoring.images = 0
+        scoring.began.clear()
+        scoring.may_answer.clear()
+        async with scripted(behaviour) as (target, _):
+            here = await start(target)
+            together = [asyncio.create_task(post(here.address, data)) for _ in range(10)]
+            await asyncio.wait_for(scoring.began.wait(), 10)
+            scoring.may_answer.set()
+            answers = await asyncio.gather(*together)
+        assert {answer.status for answer in answers} == {status}
+        assert scoring.images == 1
+
+
+@pytest.mark.parametrize("data", [GOOD, LARGE])
+async def test_known_bytes_are_known_while_inference_is_full_or_gone(
+    data: bytes, start: Start, tmp_path: Path
+) -> None:
+    async with scripted(Scoring()) as (target, service):
+        here = await start(target)
+        await post(here.address, data)
+        service.behaviour = full
+        unknown = await post(here.address, data + b"\0")
+        assert (unknown.status, unknown.body["cause"]) == (200, "overload")
+        for _ in range(2):
+            answer = await post(here.address, data)
+            assert (answer.status, answer.body["cause"]) == (406, "repeat")
+            here = await start(target)  # then the ledger has to
+    async with off_loop(gateway(target, ready=False, data_folder=tmp_path)) as alone:
+        answer = await post(alone.address, data)
+        assert (answer.status, answer.body["cause"]) == (406, "repeat")
+
+
+async def test_scores_without_hashes_get_past_no_override_by_looks(start: Start) -> None:
+    look = scoring_pb2.PerceptualHash(pdq=bytes(range(32)), quality=90)
+
+    async def hashing(messages: Messages, context: Context) -> scoring_pb2.ScoreImageResponse:
+        await read_all(messages)
+        answer = scores(0.0, 0.0, 0.0, 0.0)
+        answer.scores.perceptual_hashes.append(look)
+        return answer
+
+    async def plain(messages: Messages, context: Context) -> scoring_pb2.ScoreImageResponse:
+        await read_all(messages)
+        return scores(0.0, 0.0, 0.0, 0.0)
+
+    async with scripted(plain) as (target, service):
+        here = await start(target, "--perceptual-hashes", "false")
+        assert (await post(here.address, GOOD)).status == 200
+        service.behaviour = hashing
+        here = await start(target)
+        assert (await post(here.address, GOOD)).body["cause"] == "repeat"
+        await deny(here.admin, pdq=look.pdq.hex())
+        answer = await post(here.address, GOOD)
+        assert (answer.status, answer.body["cause"]) == (406, "override")
 
 
 async def test_when_the_first_one_hangs_up_another_one_is_scored(start: Start) -> None:

@@ -6,15 +6,8 @@ from dataclasses import replace
 import grpc
 import pytest
 
-from gateway.decision import (
-    Cause,
-    Decider,
-    Decision,
-    Evidence,
-    Scored,
-    TooLargeError,
-    why_unscored,
-)
+from gateway.decision import Decider, Decision
+from gateway.evidence import Cause, Evidence, Scored, TooLargeError, why_unscored
 from gateway.overrides.matching import OverrideSet
 from imagesafety.client import ScoringError
 from imagesafety.policy import Partial, Policy
@@ -95,6 +88,27 @@ def test_a_partial_file_is_let_in_where_undecodable_ones_are() -> None:
     assert (decision.status, decision.unscanned) == (200, True)
     rejecting = replace(POLICY, partial=Partial.REJECT)
     assert decide(partial, rejecting, answers=ACCEPTING).status == 406
+
+
+@pytest.mark.parametrize(
+    ("reason", "cause"),
+    [
+        ("QUEUE_FULL", Cause.OVERLOAD),
+        ("DEADLINE_EXCEEDED", Cause.DEADLINE),
+        ("ENCODER_FAILED", Cause.ERROR),
+    ],
+)
+@pytest.mark.parametrize("partial", list(Partial))
+def test_what_kept_inference_from_looking_closer_is_no_fault_of_the_file(
+    reason: str, cause: Cause, partial: Partial
+) -> None:
+    policy = replace(POLICY, partial=partial)
+    harmless = replace(scores(0.4), partial="the closer look failed", partial_reason=reason)
+    accepted = decide(harmless, policy)
+    assert (accepted.status, accepted.cause, accepted.unscanned) == (200, cause, True)
+    assert decide(harmless, policy, answers=REFUSING).status == 503
+    seen = replace(scores(0.6), partial="the closer look failed", partial_reason=reason)
+    assert (decide(seen, policy).status, decide(seen, policy).cause) == (406, Cause.POLICY)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.decision import Cause, Decider, Decision, Evidence, NotLookedAt, Scored, Unscored
+from gateway.decision import Decider, Decision
+from gateway.evidence import Cause, Evidence, NotLookedAt, Scored, Unscored
 from gateway.overrides.matching import Override, OverrideSet
 from imagesafety.policy import Action, Mode, Partial
 from imagesafety.policy_file import parse_policy
@@ -229,3 +230,13 @@ def test_a_repeat_is_decided_with_the_overrides_of_now() -> None:
     assert decide(again).cause is Cause.REPEAT
     assert decide(again, ALLOW_RA).cause is Cause.OVERRIDE
     assert decide(replace(scored(""), repeat_of="f" * 32), DENY_LOOK).status == 406
+
+
+def test_what_is_seen_of_a_partial_file_that_is_let_in_is_flagged_all_the_same() -> None:
+    accepting = Decider(dict.fromkeys(Cause, True))
+    decision = accepting.decide(
+        POLICY, scored("cd", partial="cut off"), sha256=FILE, overrides=OverrideSet()
+    )
+    assert (decision.status, decision.cause) == (200, Cause.UNDECODABLE)
+    assert (decision.flagged, decision.rule, decision.unscanned) == (True, "flag", True)
+    assert decision.shadow_rule == "shadow"

@@ -16,8 +16,9 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from sqlalchemy import select
 
-from gateway.decision import Cause, Decider, Evidence, Scored, why_unscored
+from gateway.decision import Decider
 from gateway.decision_record import Facts, record_of
+from gateway.evidence import Cause, Evidence, Scored, why_unscored
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.record import DecisionRecord, Rescan, Timings
 from gateway.ledger.tables import decisions, deliveries

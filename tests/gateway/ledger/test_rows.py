@@ -2,7 +2,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import insert, select
 
-from gateway.decision import Cause
+from gateway.evidence import Cause
 from gateway.ledger.database import migrate, open_engine
 from gateway.ledger.record import DecisionRecord, Rescan, ScoredBy, Timings
 from gateway.ledger.rows import record_of, row_of

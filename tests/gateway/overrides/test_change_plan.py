@@ -52,6 +52,17 @@ def test_another_action_note_or_look_replaces_the_old_entry() -> None:
         assert (plan.removed, [item.id for item in plan.added]) == (("old",), ["new0"])
 
 
+def test_a_list_of_hashes_of_bytes_takes_no_look_out_of_force() -> None:
+    denied = in_force(NewOverride(DENY, sha(1), LOOK, note="seen here"), "old")
+    [new] = planned([denied], NewOverride(DENY, sha(1), note="seen elsewhere")).added
+    assert (new.sha256, new.pdq, new.note) == (sha(1), LOOK, "seen elsewhere")
+    allowed = in_force(NewOverride(ALLOW, sha(1), LOOK, "r"), "old")
+    [new] = planned([allowed], NewOverride(ALLOW, sha(1), note="a meme")).added
+    assert (new.pdq, new.rule) == (LOOK, "r")
+    [new] = planned([allowed], NewOverride(DENY, sha(1))).added
+    assert new.pdq is None
+
+
 def test_of_entries_for_the_same_bytes_the_last_is_in_force() -> None:
     plan = planned([], NewOverride(DENY, sha(1)), NewOverride(ALLOW, sha(1)))
     assert steps(plan) == [("added", "new0"), ("removed", "new0"), ("added", "new1")]

@@ -148,6 +148,13 @@ def test_of_a_video_the_picture_is_denied_that_a_rule_held_for() -> None:
         entry_from_decision(plain, DENY, perceptual=True)
 
 
+def test_an_opaque_region_of_a_partly_transparent_picture_is_denied_by_all_of_it() -> None:
+    hashes = (PerceptualHash(LOOK, 80, 0, "white"), PerceptualHash(OTHER, 80, 0, "black"))
+    record = replace(RECORD, perceptual_hashes=hashes)
+    assert record.views[0].background == ""
+    assert entry_from_decision(record, DENY, perceptual=True).pdq == LOOK
+
+
 def test_backgrounds_that_look_the_same_are_one_look() -> None:
     hashes = (
         PerceptualHash(LOOK, 80, 0, "white"),

@@ -1,0 +1,23 @@
+"""What an examination is asked to look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.overrides.matching import OverrideSet
+from gateway.policy_in_force import PolicyInForce
+from gateway.upload import Upload
+from imagesafety.policy import Mode
+
+
+@dataclass(frozen=True, slots=True)
+class ExaminationRequest:
+    """An upload, and all that its examination depends on, as it was when it began."""
+
+    id: str
+    upload: Upload
+    client: str
+    mode: Mode
+    media_type: str
+    policy: PolicyInForce
+    overrides: OverrideSet

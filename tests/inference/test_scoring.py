@@ -1,0 +1,89 @@
+"""An image between its decoder and the device, in ways that the real ones seldom go."""
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inference.batch_schedule import DeadlineUnmeetableError
+from inference.batcher import EncoderFailedError
+from inference.concepts import ConceptCache, ConceptSet, Probe
+from inference.decoder.media import Background, DecodedMedia, Facts, Region, Request, View
+from inference.encoder import Embeddings
+from inference.errors import Reason, ScoringError
+from inference.scoring import Band, Detail, Scorer, ScoringOptions
+from inference.shared_file import SharedFile
+from inference.work_queue import Priority, QueueFullError
+
+FACTS = Facts("image/png", 1, 1, 1, 1, 0.0, "")
+VIEW = View(0, 0.0, Region(0, 0, 1, 1), Background.NONE)
+CLOSER = Detail(2, (Band(0, -1.0, 1.0),))
+
+
+class Decoders:
+    """Decodes anything; the closer look as it is told."""
+
+    def __init__(self, failure: ScoringError | None) -> None:
+        self._failure = failure
+
+    @contextlib.asynccontextmanager
+    async def decoded(
+        self, file: SharedFile, request: Request, **_: object
+    ) -> AsyncIterator[DecodedMedia]:
+        if request.closer and self._failure is not None:
+            raise self._failure
+        yield DecodedMedia(FACTS, (VIEW,), (b"",))
+
+
+class Device:
+    """Encodes the first look; the closer one as it is told."""
+
+    def __init__(self, failure: Exception | None) -> None:
+        self._failure = failure
+        self._looks = 0
+
+    async def submit(self, pixels: Sequence[bytes], **_: object) -> Embeddings:
+        self._looks += 1
+        if self._looks > 1 and self._failure is not None:
+            raise self._failure
+        return np.array([[1.0, 0.0]], np.float32)
+
+
+async def no_texts(texts: Sequence[str]) -> Embeddings:
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("device", "decoder", "passing"),
+    [
+        (QueueFullError(), None, Reason.QUEUE_FULL),
+        (DeadlineUnmeetableError(), None, Reason.DEADLINE_EXCEEDED),
+        (EncoderFailedError(), None, Reason.ENCODER_FAILED),
+        (None, ScoringError(Reason.QUEUE_FULL, "full"), Reason.QUEUE_FULL),
+        (None, ScoringError(Reason.DECODER_TIMEOUT, "no time"), None),
+        (None, ScoringError(Reason.UNDECODABLE, "broken"), None),
+    ],
+)
+async def test_a_closer_look_that_fails_says_whether_that_may_pass(
+    device: Exception | None, decoder: ScoringError | None, passing: Reason | None
+) -> None:
+    decoders: Any = Decoders(decoder)
+    batcher: Any = Device(device)
+    concepts = ConceptCache(no_texts, max_sets=1, text_batch=1)
+    scorer = Scorer(decoders, batcher, concepts, frame_seconds=1.0)
+    options = ScoringOptions(
+        concepts=ConceptSet((Probe((1.0, 0.0), 0.0),)),
+        priority=Priority.INTERACTIVE,
+        client="",
+        return_embeddings=False,
+        max_frames=1,
+        detail=CLOSER,
+        return_hashes=False,
+    )
+    file: Any = None
+    scored = await scorer.score(file, "", options, 0.0)
+    assert scored.facts.partial.startswith("the closer look failed")
+    assert scored.passing is passing
+    assert len(scored.views) == 1
