@@ -1,5 +1,6 @@
 """Starts the gateway: `python -m gateway`."""
 
+import logging
 import os
 import sys
 
@@ -8,4 +9,9 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from gateway.server import main
 
-sys.exit(main(sys.argv[1:]))
+code = main(sys.argv[1:])
+logging.shutdown()
+sys.stdout.flush()
+sys.stderr.flush()
+# Without waiting for threads: all rows are stored, but one may hang with its database.
+os._exit(code)

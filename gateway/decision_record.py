@@ -49,13 +49,7 @@ def record_of(
 ) -> DecisionRecord:
     """The row for the ledger. `rescans` is whether unscanned files can be fetched again."""
     scores = evidence.scores if isinstance(evidence, Scored) else None
-    again = (
-        rescans
-        and decision.unscanned
-        and decision.cause in _WORTH_A_RESCAN
-        and facts.sha256 is not None
-        and rescan_of is None
-    )
+    again = rescans and worth_a_rescan(decision) and facts.sha256 is not None and rescan_of is None
     return DecisionRecord(
         id=facts.id,
         at=facts.at,
@@ -82,6 +76,11 @@ def record_of(
         deciding_view=decision.deciding_view,
         **(_of_scores(scores) if scores is not None else {}),  # type: ignore[arg-type]
     )
+
+
+def worth_a_rescan(decision: Decision) -> bool:
+    """Whether the file was let in unscanned, and may be scanned another time."""
+    return decision.unscanned and decision.cause in _WORTH_A_RESCAN
 
 
 def timings_of(

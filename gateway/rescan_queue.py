@@ -32,6 +32,14 @@ def rescan_id(id: str) -> str:  # noqa: A002
     return hashlib.sha256(b"rescan of " + id.encode()).hexdigest()[:32]
 
 
+def put_in(connection: Connection, id: str, sha256: bytes, size: int) -> bool:  # noqa: A002
+    """Has a row wait whose body came whole only after its answer; False if it is not there."""
+    columns = decisions.c
+    late = update(decisions).where(columns.id == id, columns.sha256.is_(None))
+    values = {"sha256": sha256, "size": size, "rescan": Rescan.PENDING.value}
+    return connection.execute(late.values(values)).rowcount == 1
+
+
 def pending(connection: Connection, after: int) -> list[tuple[int, DecisionRecord]]:
     """The oldest rows that wait, each with its `seq`, which is over `after`."""
     statement = (

@@ -6,20 +6,23 @@ import asyncio
 import logging
 import secrets
 import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from gateway import rescan_queue
 from gateway.callers import caller_address
 from gateway.clients import authenticate
 from gateway.decision import Decider, Decision
-from gateway.decision_record import Facts, record_of, timings_of
+from gateway.decision_record import Facts, record_of, timings_of, worth_a_rescan
 from gateway.evidence import Cause, TooLargeError, Unscored
 from gateway.examination import Examined, Examiner
 from gateway.examination_request import ExaminationRequest
 from gateway.http_protocol import FIRST_BYTE
-from gateway.ledger.ledger import AnyLedger
+from gateway.ledger.ledger import AnyLedger, LedgerUnavailableError
 from gateway.metrics import Metrics
 from gateway.overrides.matching import OverrideSource
 from gateway.policy_in_force import CurrentPolicy
@@ -34,6 +37,7 @@ MEDIA_TYPES = frozenset(
 LINGER_SECONDS = 2.0  # for how long a body is read that nobody needs any more
 # A body so small that comes so fast is there whole before inference is called: it may be known.
 SMALL_BYTES, SMALL_SECONDS = 256 * 1024, 0.002
+AfterBody = Callable[[], Awaitable[None]]
 CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody is there to read it
 
 log = logging.getLogger("gateway")
@@ -50,9 +54,13 @@ class RefusedError(Exception):
 class AnswerResponse(JSONResponse):
     """An answer that may overtake the body of its request, and then reads on for a while."""
 
-    def __init__(self, content: object, status_code: int, upload: Upload) -> None:
+    def __init__(
+        self, content: object, status_code: int, upload: Upload, if_whole: AfterBody | None = None
+    ) -> None:
+        """`if_whole` is called if the rest of the body has come after the answer."""
         super().__init__(content, status_code)
         self._upload = upload
+        self._if_whole = if_whole
         if not upload.ended:
             self.headers["connection"] = "close"
 
@@ -69,6 +77,8 @@ class AnswerResponse(JSONResponse):
         if overtakes:
             await self._upload.discard_rest(LINGER_SECONDS)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+            if self._upload.sha256 is not None and self._if_whole is not None:
+                await self._if_whole()
 
 
 class Scanner:
@@ -115,7 +125,9 @@ class Scanner:
             mode=upload.mode,
         )
         await self._put_on_record(upload, examined, decision, started)
-        return AnswerResponse(decision.body(upload.id), decision.status, body)
+        late = bool(self._settings.pict_rs) and worth_a_rescan(decision) and body.sha256 is None
+        if_whole = partial(self._have_rescanned, upload) if late else None
+        return AnswerResponse(decision.body(upload.id), decision.status, body, if_whole)
 
     def _admit(self, request: Request, body: Upload) -> ExaminationRequest:
         """The upload as it is to be examined. Raises RefusedError."""
@@ -161,6 +173,20 @@ class Scanner:
             limit = f"the body is over {self._settings.max_upload_bytes} bytes"
             raise RefusedError(413, "too_large", str(error) or limit) from error
 
+    async def _have_rescanned(self, upload: ExaminationRequest) -> None:
+        """Has a file fetched again whose hash was not known yet when its row was written."""
+        body, sha256 = upload.upload, upload.upload.sha256
+        if sha256 is None:
+            return
+        put_in = partial(rescan_queue.put_in, id=upload.id, sha256=sha256, size=body.received)
+        try:
+            done = await self._ledger.transaction(put_in)
+        except LedgerUnavailableError as error:
+            log.warning("decision %s will not be rescanned: %s", upload.id, error)
+            return
+        if not done:
+            log.warning("decision %s will not be rescanned: it waits in the spool", upload.id)
+
     async def _put_on_record(
         self, upload: ExaminationRequest, examined: Examined, decision: Decision, started: float
     ) -> None:
@@ -189,7 +215,6 @@ class Scanner:
             timings,
             rescans=bool(self._settings.pict_rs),
         )
-        self._metrics.count_decision(decision, now - started)
         log.log(
             logging.WARNING if decision.unscanned else logging.INFO,
             "decision=%s cause=%s rule=%s unscanned=%s id=%s client=%s type=%s bytes=%d ms=%d (%s)",
@@ -200,7 +225,9 @@ class Scanner:
         margin = self._settings.answer_margin
         until = started + self._settings.time_budget - margin / 4
         await self._ledger.record(record, until=until)  # where it went, the ledger tells
-        self._metrics.ledger_seconds.observe(time.monotonic() - now)
+        stored = time.monotonic()
+        self._metrics.ledger_seconds.observe(stored - now)
+        self._metrics.count_decision(decision, stored - started)
 
 
 def _loop_time(monotonic: float) -> float:

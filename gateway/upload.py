@@ -80,12 +80,8 @@ class Upload:
         """The next bytes; empty at the end of the body."""
         while not self.ended:
             chunk = await self._receive_some()
-            self.received += len(chunk)
             if self.received > self._max_bytes:
                 raise UploadTooLargeError
-            self._hash.update(chunk)
-            if self.ended:
-                self._whole, self._ended_at = True, time.monotonic()
             if chunk:
                 return chunk
         return b""
@@ -98,6 +94,11 @@ class Upload:
         if not message.get("more_body", False):
             self._end.set()
         chunk: bytes = message.get("body", b"")
+        self.received += len(chunk)
+        if self.received <= self._max_bytes:
+            self._hash.update(chunk)
+            if self.ended:
+                self._whole, self._ended_at = True, time.monotonic()
         return chunk
 
     async def wait_for_disconnect(self) -> None:
@@ -107,7 +108,7 @@ class Upload:
             pass
 
     async def discard_rest(self, seconds: float) -> None:
-        """Reads what is still to come for at most `seconds`, over the limit too.
+        """Reads what is still to come for at most `seconds`, over the limit too; for its hash.
 
         An answer that overtakes the body is lost to the client if the connection is closed while
         it is still sending (RFC 9112, section 9.6).

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +21,7 @@ from gateway.ledger.no_ledger import NoLedger
 from gateway.ledger.outcome import LedgerUnavailableError, Stored
 from gateway.ledger.policy_text import NotedPolicies, PolicyText
 from gateway.ledger.record import DecisionRecord, ScoredBy
+from gateway.ledger.scored_rows import newest_scored
 from gateway.ledger.spool_queue import SpoolQueue
 from gateway.ledger.store import Store
 from gateway.ledger.writer import Writer
@@ -29,7 +31,8 @@ from imagesafety.policy import Policy
 __all__ = ["AnyLedger", "Ledger", "LedgerUnavailableError", "NoLedger", "Stored"]
 
 HOUSEKEEPING_SECONDS = 3600.0
-AGAIN_SECONDS = 60.0  # when the database can't be used
+ADOPT_SECONDS = 60.0
+DELIVERY_DAYS = 4  # webhooks are retried for three
 PAUSE_SECONDS = 0.05  # between two deletions
 FIND_SECONDS = 0.25
 _DAY = 24 * 3600 * 1_000_000  # microseconds
@@ -60,7 +63,7 @@ class Ledger:
         self._spool = SpoolQueue(spool_folder, self._policies, metrics)
         self._writer = Writer(self._store, self._spool, self._policies)
         self._metrics = metrics
-        self._retention_days = retention_days
+        self._days = max(retention_days, DELIVERY_DAYS) if webhooks else retention_days
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="ledger-transaction")
         self._finders = ThreadPoolExecutor(2, thread_name_prefix="ledger-find")
         self._housekeeping: asyncio.Task[None] | None = None
@@ -122,9 +125,8 @@ class Ledger:
         if self._closed or self._writer.trouble is not None:
             return None
         loop = asyncio.get_running_loop()
-        search = loop.run_in_executor(
-            self._finders, self._store.find_scored, sha256, media_type, scored_by
-        )
+        newest = partial(newest_scored, sha256=sha256, media_type=media_type, scored_by=scored_by)
+        search = loop.run_in_executor(self._finders, self._store.transaction, newest)
         try:
             async with asyncio.timeout(FIND_SECONDS):
                 return await search
@@ -139,26 +141,32 @@ class Ledger:
 
     def trouble(self) -> str | None:
         """Why rows don't reach the database now, if so."""
-        return self._writer.trouble
+        return self._writer.trouble or self._store.elsewhere()
 
     async def _keep_house(self) -> None:
+        due = 0.0
         while True:
             try:
                 await self._spool.adopt()
-                self._policies.write_again()
+                if time.monotonic() >= due:
+                    self._policies.write_again()
+                    await self._delete_old()
+                    due = time.monotonic() + HOUSEKEEPING_SECONDS
                 self._writer.look()
-                await self._delete_old()
-                pause = HOUSEKEEPING_SECONDS
             except (LedgerUnavailableError, OSError) as error:
                 log.warning("housekeeping of the ledger is put off: %s", reason(error))
-                pause = AGAIN_SECONDS
             except Exception:
                 log.exception("housekeeping of the ledger failed")
-                pause = HOUSEKEEPING_SECONDS
-            await asyncio.sleep(pause)
+                due = time.monotonic() + HOUSEKEEPING_SECONDS
+            await asyncio.sleep(ADOPT_SECONDS)
 
     async def _delete_old(self) -> None:
-        before = _now() - self._retention_days * _DAY
+        before = _now() - self._days * _DAY
+        if await self.transaction(lambda connection: retention.is_all_old(connection, before)):
+            # A clock that is ahead makes everything old. Where nothing comes, nothing is deleted.
+            words = "no decision is younger than %d days: none is deleted until one is"
+            log.warning(words, self._days)
+            return
         deleted = 0
         while rows := await self.transaction(
             lambda connection: retention.delete_decisions(connection, before)
@@ -172,7 +180,7 @@ class Ledger:
         if unused:
             await self.transaction(lambda connection: retention.delete_policies(connection, unused))
         if deleted:
-            log.info("deleted %d decisions of over %d days", deleted, self._retention_days)
+            log.info("deleted %d decisions of over %d days", deleted, self._days)
 
 
 AnyLedger = Ledger | NoLedger

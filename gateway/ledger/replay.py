@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from gateway.ledger.errors import reason
+from gateway.ledger.outcome import LedgerUnavailableError
 from gateway.ledger.spool_content import read_spool
 from gateway.ledger.store import Refused, Store
 
@@ -40,7 +42,12 @@ async def replay(store: Store, path: Path, in_thread: InThread) -> Replayed:
     """Writes what is in a file, in order. Raises LedgerUnavailableError; then again later."""
     try:
         content = await in_thread(lambda: read_spool(path))
+    except FileNotFoundError:
+        log.error("%s of the spool is gone", path)
+        return Replayed(0, (), damaged=False)
     except OSError as error:
+        if error.errno != errno.EIO:  # such as too many open files: that passes
+            raise LedgerUnavailableError(f"the spool can't be read: {reason(error)}") from error
         log.error("%s of the spool can't be read: %s", path, reason(error))
         return Replayed(0, (), damaged=True)
     if content.damaged:

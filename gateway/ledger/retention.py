@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import Connection, delete, exists, select
+from sqlalchemy import Connection, delete, exists, func, select
 
 from gateway.ledger.tables import decisions, deliveries, policies
 
 MOST_ROWS = 200  # in one transaction, so that writers don't wait
+
+
+def is_all_old(connection: Connection, before: int) -> bool:
+    """Whether there are decisions, and all of them are from before a time."""
+    columns = decisions.c
+    some, young = (
+        connection.scalar(select(columns.seq).where(*conditions).limit(1))
+        for conditions in ((), (columns.at >= before,))
+    )
+    return some is not None and young is None
 
 
 def delete_decisions(connection: Connection, before: int) -> int:
@@ -17,7 +27,13 @@ def delete_decisions(connection: Connection, before: int) -> int:
     `before` is in microseconds since 1970, UTC.
     """
     columns = decisions.c
-    old = select(columns.seq, columns.id).where(columns.at < before).order_by(columns.at)
+    # Only what came before anything younger: rows of a clock that was behind look old.
+    youngest = select(func.min(columns.seq)).where(columns.at >= before).scalar_subquery()
+    old = (
+        select(columns.seq, columns.id)
+        .where(columns.at < before, columns.seq < youngest)
+        .order_by(columns.at)
+    )
     rows = connection.execute(old.limit(MOST_ROWS)).all()
     if rows:
         ids = [row.id for row in rows]

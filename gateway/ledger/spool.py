@@ -1,43 +1,43 @@
 """Append-only files for rows that wait for the database. Blocks; belongs in one thread.
 
-Each process locks its own files with flock, so that several may share the folder, and one that
-starts takes over what dead ones left. Files end on `.spool` and sort by their names.
+Files end on `.spool` and sort by their names, which say whose they are (spool_owner.py).
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import re
-import secrets
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.ledger.policy_text import PolicyText
-from gateway.ledger.spool_lines import (
-    ROW_MARK,
-    line_of_policy,
-    line_of_row,
-)
+from gateway.ledger.spool_lines import ROW_MARK, line_of_policy, line_of_row
+from gateway.ledger.spool_owner import SUFFIX, Owner
 
 MOST_BYTES = 4 * 1024 * 1024  # in a file; then the next one begins
-_NAME = re.compile(r"(\d{10})-[0-9a-f]{8}\.spool")
+COUNTED_BYTES = 64 * 1024 * 1024  # of files of dead processes; of more, rows are estimated
+ROW_BYTES = 1024
+_NAME = re.compile(r"(\d{10})-([0-9a-f]{8})\.spool")
 
 log = logging.getLogger("gateway")
 
 
 @dataclass
 class SpoolFile:
-    """A file that is locked by us, of which `size` bytes with `rows` rows are good."""
+    """A file of ours, of which `size` bytes with `rows` rows are good."""
 
     path: Path
-    descriptor: int
     size: int = 0
     rows: int = 0
+
+    @property
+    def token(self) -> str:
+        """Whose it is."""
+        return self.path.stem.partition("-")[2]
 
 
 class Spool:
@@ -45,12 +45,15 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._owner: Owner | None = None
+        self._adopted: dict[str, Owner] = {}  # dead processes whose files are ours now
         self._waiting: deque[SpoolFile] = deque()  # complete; the oldest first
         self._open: SpoolFile | None = None  # that rows are added to
+        self._descriptor = -1  # of that one
 
     @property
     def rows(self) -> int:
-        """How many rows wait."""
+        """How many rows wait; of what dead processes left, about."""
         return sum(file.rows for file in self._waiting) + (self._open.rows if self._open else 0)
 
     @property
@@ -59,23 +62,26 @@ class Spool:
         return bool(self._waiting) or (self._open is not None and self._open.size > 0)
 
     def adopt(self) -> None:
-        """Takes over files whose owners are dead. Raises OSError."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        ours = {file.path for file in self._files()}
-        for path in sorted(self._folder.glob("*.spool")):
-            if path in ours:
-                continue
+        """Takes over files whose owners are dead.
+
+        Raises OSError where the folder can't be used: nothing could be written either.
+        """
+        ours = self._own()
+        with os.scandir(self._folder) as entries:  # unlike glob, says if it may not look
+            names = [entry.name for entry in entries]
+        tokens = {match[2] for name in names if (match := _NAME.fullmatch(name))}
+        tokens |= {name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX)}
+        found: list[Path] = []
+        for token in tokens - {ours, *self._adopted}:
             try:
-                descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            except FileNotFoundError:
-                continue
-            if not _lock(descriptor):
-                os.close(descriptor)
-                continue
-            content = path.read_bytes()
-            self._waiting.append(
-                SpoolFile(path, descriptor, len(content), content.count(b" " + ROW_MARK))
-            )
+                found += self._take_over(token)
+            except OSError as error:
+                log.error("files of %s in the spool can't be taken over: %s", token, error.strerror)
+        left = COUNTED_BYTES
+        for path in sorted(found):
+            size, rows = _size_and_rows(path, count=left > 0)
+            left -= size
+            self._waiting.append(SpoolFile(path, size, rows))
 
     def append(
         self, rows: Sequence[Mapping[str, object]], policies: Sequence[PolicyText] = ()
@@ -104,11 +110,12 @@ class Spool:
                 file.path.unlink(missing_ok=True)
             self._sync_folder()
         except OSError as error:
-            # It stays locked, so that nobody takes it for a dead one's while we run. After that its
-            # rows are found in the database already.
+            # Its owner stays locked, so that nobody takes it for a dead one's while we run. After
+            # that its rows are found in the database already.
             log.error("%s can't be removed from the spool: %s", file.path, error.strerror)
-        else:
-            os.close(file.descriptor)
+            return
+        if file.token in self._adopted and all(f.token != file.token for f in self._waiting):
+            self._adopted.pop(file.token).remove()
 
     def set_aside(self, rows: Sequence[Mapping[str, object]]) -> None:
         """Adds rows that the database refuses to a file for people. Raises OSError."""
@@ -122,25 +129,44 @@ class Spool:
 
     def close(self) -> None:
         """Leaves the files to whoever comes next."""
-        for file in self._files():
-            if file.size == 0:
-                with contextlib.suppress(OSError):
-                    file.path.unlink(missing_ok=True)
-            os.close(file.descriptor)
+        self._seal()
+        owners = [*self._adopted.values(), *([self._owner] if self._owner else [])]
+        for owner in owners:
+            if any(file.token == owner.token for file in self._waiting):
+                owner.leave()
+            else:
+                owner.remove()
         self._waiting.clear()
-        self._open = None
+        self._adopted.clear()
+        self._owner = None
 
-    def _files(self) -> list[SpoolFile]:
-        return [*self._waiting, *([self._open] if self._open else [])]
+    def _own(self) -> str:
+        """The token of our own files. Raises OSError."""
+        if self._owner is None:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._owner = Owner.new(self._folder)
+        return self._owner.token
+
+    def _take_over(self, token: str) -> list[Path]:
+        """The files of a dead process, which are ours then; none while it lives."""
+        owner = Owner.take_over(self._folder, token)
+        if owner is None:
+            return []
+        files = list(self._folder.glob(f"*-{token}.spool"))
+        if files:
+            self._adopted[token] = owner
+        else:
+            owner.remove()
+        return files
 
     def _write(self, file: SpoolFile, content: bytes, rows: int) -> None:
         try:
-            _write_all(file.descriptor, content)
-            os.fdatasync(file.descriptor)
+            _write_all(self._descriptor, content)
+            os.fdatasync(self._descriptor)
         except OSError:
             # After a failed fsync nobody knows what is on disk: that file gets no more.
             with contextlib.suppress(OSError):
-                os.ftruncate(file.descriptor, file.size)
+                os.ftruncate(self._descriptor, file.size)
             self._seal()
             raise
         file.size += len(content)
@@ -152,29 +178,26 @@ class Spool:
         file, self._open = self._open, None
         if file is None:
             return
+        os.close(self._descriptor)
         if file.size:
             self._waiting.append(file)
             return
         with contextlib.suppress(OSError):
             file.path.unlink(missing_ok=True)
-        os.close(file.descriptor)
 
     def _current(self) -> SpoolFile:
-        while self._open is None:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path = self._folder / f"{self._next_number():010d}-{secrets.token_hex(4)}.spool"
+        if self._open is None:
+            token = self._own()
+            path = self._folder / f"{self._next_number():010d}-{token}.spool"
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
             descriptor = os.open(path, flags, 0o600)
             try:
-                # Another process that starts just now may take it for a dead one's.
-                if not _lock(descriptor):
-                    os.close(descriptor)
-                    continue
                 self._sync_folder()
             except OSError:
                 os.close(descriptor)
+                path.unlink(missing_ok=True)
                 raise
-            self._open = SpoolFile(path, descriptor)
+            self._open, self._descriptor = SpoolFile(path), descriptor
         return self._open
 
     def _next_number(self) -> int:
@@ -190,16 +213,19 @@ class Spool:
             os.close(descriptor)
 
 
+def _size_and_rows(path: Path, *, count: bool) -> tuple[int, int]:
+    """Of a file that can't be read now, nothing: whoever replays it will see."""
+    try:
+        if not count:
+            size = path.stat().st_size
+            return size, size // ROW_BYTES + 1
+        content = path.read_bytes()
+        return len(content), content.count(b" " + ROW_MARK)
+    except OSError:
+        return 0, 1
+
+
 def _write_all(descriptor: int, content: bytes) -> None:
     view = memoryview(content)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def _lock(descriptor: int) -> bool:
-    """Whether the file is ours now, and still has a name."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return os.fstat(descriptor).st_nlink > 0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, select, true, update
+from sqlalchemy import Connection, delete
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from gateway.ledger.database import (
@@ -24,13 +25,13 @@ from gateway.ledger.file_place import FilePlace
 from gateway.ledger.insert import Insert
 from gateway.ledger.outcome import LedgerUnavailableError
 from gateway.ledger.policy_text import PolicyText
-from gateway.ledger.record import DecisionRecord, ScoredBy
 from gateway.ledger.rows import record_of
 from gateway.ledger.tables import decisions, deliveries, policies
 from gateway.webhook_payload import event_of, payload_of
 
 BUSY_SECONDS = 0.2  # for SQLite's lock; the spool takes the rows then
 ANSWER_SECONDS = 5.0
+PROBE_BYTES = 64 * 1024
 TRY_AGAIN_SECONDS = 1.0  # a connection that breaks faster than this was broken before
 
 T = TypeVar("T")
@@ -103,60 +104,49 @@ class Store:
     def probe(self) -> None:
         """Finds out by writing whether the database can be written to.
 
-        Raises LedgerUnavailableError.
+        It takes room that a row would not find on a full disk, and gives it back. Raises
+        LedgerUnavailableError.
         """
-        statement = update(policies).values(text=policies.c.text)
+        digest = f"probe {secrets.token_hex(8)}"
+        row = {"digest": digest, "text": secrets.token_hex(PROBE_BYTES // 2), "first_used": 0}
+        self._commit(lambda connection: self._inserts[policies](connection, [row]))
+        statement = delete(policies).where(policies.c.digest == digest)
         self._commit(lambda connection: connection.execute(statement))
-
-    def find_scored(
-        self, sha256: bytes, media_type: str, scored_by: ScoredBy
-    ) -> DecisionRecord | None:
-        """The newest record of these bytes with scores of all of the file.
-
-        Under any weights, if `scored_by` names none. Raises LedgerUnavailableError.
-        """
-        columns = decisions.c
-        known = scored_by.weights_digest
-        statement = (
-            select(decisions)
-            .where(
-                columns.sha256 == sha256,
-                columns.policy_digest == scored_by.policy_digest,
-                columns.concepts_digest == scored_by.concepts_digest,
-                columns.model == scored_by.model,
-                columns.weights_digest == known if known else true(),
-                columns.media_type == media_type,
-                columns.views.is_not(None),
-                columns.partial == "",
-            )
-            .order_by(columns.seq.desc())
-            .limit(1)
-        )
-        row = self.transaction(lambda connection: connection.execute(statement).first())
-        try:
-            return record_of(row) if row is not None else None
-        except ValueError as error:
-            log.error("row %s of the ledger is damaged: %s", row.id if row else "", error)
-            return None
 
     def transaction(self, work: Callable[[Connection], T]) -> T:
         """Runs `work` in one transaction; twice where another writer of SQLite was in the way.
 
         Raises LedgerUnavailableError, and what `work` raises.
         """
+        self._refuse_elsewhere()
         try:
-            try:
-                with self._readers.begin() as connection:
-                    return work(connection)
-            except DBAPIError as error:
-                if not is_locked(error):
-                    raise
-            with writing(self._readers).begin() as connection:
-                return work(connection)
+            result = self._transaction(work)
         except SQLAlchemyError as error:
             if is_refusal(error):
                 raise
             raise LedgerUnavailableError(reason(error)) from error
+        self._refuse_elsewhere()  # or it would be confirmed, and never be found again
+        return result
+
+    def _transaction(self, work: Callable[[Connection], T]) -> T:
+        try:
+            with self._readers.begin() as connection:
+                return work(connection)
+        except DBAPIError as error:
+            if not is_locked(error):
+                raise
+        with writing(self._readers).begin() as connection:
+            return work(connection)
+
+    def elsewhere(self) -> str | None:
+        """What is wrong with the place of a SQLite file, if so."""
+        if not self._was_ready or self._place.is_ours():
+            return None
+        return f"{self._place.file} is gone, or another file is there"
+
+    def _refuse_elsewhere(self) -> None:
+        if (trouble := self.elsewhere()) is not None:
+            raise LedgerUnavailableError(trouble)
 
     def close(self) -> None:
         """Closes every connection."""
@@ -235,11 +225,10 @@ class Store:
             work(connection)
 
     def _check_place(self) -> None:
-        if self._place.is_ours():
-            return
-        self.close()
-        self.ready = False
-        raise LedgerUnavailableError(f"{self._place.file} is gone, or another file is there")
+        if (trouble := self.elsewhere()) is not None:
+            self.close()
+            self.ready = False
+            raise LedgerUnavailableError(trouble)
 
     def _check_revision(self) -> None:
         """Raises LedgerUnavailableError where rows are refused because the tables are not ours."""

@@ -39,6 +39,7 @@ MOMENT_SECONDS = 0.02
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds, between tries of a database that fails
 MOST_ROWS = 500  # in one commit
 FEW_ROWS = 200  # in the spool; the database has them before a row behind them loses patience
+START_SECONDS = 3.0
 CLOSE_SECONDS = 5.0
 
 T = TypeVar("T")
@@ -67,8 +68,15 @@ class Writer:
 
         Raises LedgerError for a database that can't be used, and does nothing then.
         """
+        preparing = asyncio.ensure_future(self._in_thread(self._store.prepare))
+        await asyncio.wait({preparing}, timeout=START_SECONDS)
         try:
-            await self._in_thread(self._store.prepare)
+            if not preparing.done():
+                # Uploads wait already; `_run` goes on when it is done.
+                preparing.add_done_callback(lambda done: done.cancelled() or done.exception())
+                self._go_round("the database does not answer")
+            else:
+                preparing.result()
         except LedgerUnavailableError as error:
             self._go_round(str(error))
         self._straight = self._straight and self._spool.rows <= FEW_ROWS
@@ -100,6 +108,7 @@ class Writer:
             future.set_result(Stored.NOWHERE)
             return future
         patience = min(PATIENCE_SECONDS, max(0.0, until - time.monotonic()) / 2)
+        entry.hurries = patience < PATIENCE_SECONDS
         entry.timer = loop.call_later(patience, self._wonder, entry, until)
         if self._straight:
             self._queue.append(entry)
@@ -131,7 +140,12 @@ class Writer:
         loop = asyncio.get_running_loop()
         left = max(0.0, until - time.monotonic())
         entry.timer = loop.call_later(left, entry.settle, Stored.NOWHERE)
-        if self._straight and entry.waits:
+        if not self._straight or not entry.waits:
+            return
+        if entry.hurries:  # which says nothing of the database
+            self._spool.put([entry])
+            self._work.set()
+        else:
             self._go_round("the database does not answer")
 
     def _go_round(self, why: str) -> None:

@@ -64,7 +64,8 @@ class OverrideStore:
             return
         self._trouble = "the overrides were not read from the database yet"
         first = asyncio.create_task(self._try_to_refresh())
-        await asyncio.wait({first}, timeout=START_SECONDS)
+        down = self._ledger.trouble() is not None  # then it was waited for already
+        await asyncio.wait({first}, timeout=0 if down else START_SECONDS)
         if self._seq < 0:
             await self._take_copy()
         self._tasks = [asyncio.create_task(self._follow(first)), asyncio.create_task(self._save())]

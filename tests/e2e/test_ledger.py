@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -205,6 +206,28 @@ def largest(folder: Path) -> int:
 def limit(service: Service, size: int) -> None:
     """Limits the size of files that a process may write from now on; -1: not at all."""
     resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, (size, -1))
+
+
+async def test_a_body_that_comes_whole_after_its_answer_is_to_be_rescanned(tmp_path: Path) -> None:
+    pict_rs = ("--pict-rs", "http://127.0.0.1:9", "--pict-rs-api-key", "key of nobody's")
+    head = "POST /api/v1/scan/IPADDR HTTP/1.1\r\nHost: g\r\nContent-Type: image/png\r\n"
+    head += f"Content-Length: {len(GOOD)}\r\n\r\n"
+    async with (
+        scripted(flag_some) as (target, _),
+        off_loop(gateway(target, "--time-budget", "1", *pict_rs, data_folder=tmp_path)) as here,
+    ):
+        reader, writer = await asyncio.open_connection(*here.address.split(":"))
+        writer.write(head.encode() + GOOD[:-1])
+        answer = await asyncio.wait_for(reader.readuntil(b"}"), 30)
+        assert b'"cause":"deadline"' in answer
+        [before] = rows(tmp_path)
+        assert (before["sha256"], before["rescan"], before["unscanned"]) == (None, None, 1)
+        writer.write(GOOD[-1:])
+        await asyncio.wait_for(reader.read(), 30)  # the end, when the gateway has done its part
+        writer.close()
+    [row] = rows(tmp_path)
+    wanted = {"sha256": hashlib.sha256(GOOD).digest(), "size": len(GOOD), "rescan": "pending"}
+    assert {name: row[name] for name in wanted} == wanted
 
 
 def written_since(start: float, folders: list[Path]) -> Iterator[Path]:

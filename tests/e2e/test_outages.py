@@ -139,6 +139,17 @@ async def test_an_uploader_that_stalls_is_answered_within_the_budget(start: Star
         assert (answer.status, answer.body["cause"]) == (200, "deadline")
 
 
+async def test_a_slow_body_hides_no_other_cause(start: Start) -> None:
+    async def stalling() -> AsyncIterator[bytes]:
+        yield GOOD[:100]
+        await asyncio.Event().wait()
+
+    async with scripted(full) as (target, _):
+        flags = ("--time-budget", "1", "--on-overload", "reject")
+        answer = await post((await start(target, *flags)).address, stalling())
+        assert (answer.status, answer.body["cause"]) == (503, "overload")
+
+
 @pytest.mark.parametrize("body_is_whole", [True, False])
 async def test_a_client_that_hangs_up_cancels_its_call(body_is_whole: bool, start: Start) -> None:
     async with scripted(never) as (target, service):

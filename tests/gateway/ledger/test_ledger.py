@@ -234,6 +234,35 @@ async def test_old_decisions_go_and_overrides_stay(url: str, tmp_path: Path) -> 
     assert policies_in(url) == {POLICY.digest, "used", "new"}
 
 
+@pytest.mark.parametrize(
+    ("ages", "kept"),
+    [
+        ([1, 20000, 0], [1, 20000, 0]),  # the clock was behind for a while
+        ([200, 150, 100], [200, 150, 100]),  # or is it ahead now?
+        ([200, 100, 1, 0], [1, 0]),
+    ],
+)
+async def test_a_wrong_clock_deletes_nothing(
+    ages: list[int], kept: list[int], url: str, tmp_path: Path
+) -> None:
+    now = time.time_ns() // 1000
+    records = [a_record(at=max(0, now - age * DAY)) for age in ages]
+    async with running_ledger(url, tmp_path / "spool") as ledger:
+        for record in records:
+            await ledger.record(record, until=soon())
+        await ledger.transaction(
+            lambda c: c.execute(insert(policies).values(digest="unused", text="", first_used=0))
+        )
+    expected = [one.id for one, age in zip(records, ages, strict=True) if age in kept]
+    async with running_ledger(url, tmp_path / "spool") as ledger:
+        ledger.note_policy(POLICY)
+        if len(kept) == len(ages) and 0 not in ages:
+            await become(lambda: POLICY.digest in policies_in(url), "housekeeping has begun")
+        else:
+            await become(lambda: "unused" not in policies_in(url), "housekeeping is done")
+    assert ids_in(url) == expected
+
+
 async def test_two_gateways_share_a_database_and_a_spool(url: str, tmp_path: Path) -> None:
     records = [a_record() for _ in range(400)]
     async with (

@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, func, select
 
-from gateway.ledger.database import migrate, open_engine, sqlite_url
+from gateway.ledger.database import _MIGRATION_LOCK, migrate, open_engine, sqlite_url
 from gateway.ledger.ledger import Ledger, LedgerUnavailableError, Stored
 from gateway.metrics import Metrics
 from imagesafety.policy_file import find_policy, load_policy
@@ -147,6 +147,81 @@ async def test_a_row_never_waits_longer_than_its_upload(file: Path, tmp_path: Pa
         await become(lambda: set(ids_in(url)) == {record.id, late.id}, "both are stored later")
 
 
+async def test_an_upload_without_time_says_nothing_of_the_database(
+    url: str, tmp_path: Path
+) -> None:
+    async with running_ledger(url, tmp_path / "spool") as ledger:
+        hurried = [a_record() for _ in range(20)]
+        for record in hurried:
+            await ledger.record(record, until=time.monotonic() - 1)
+            assert ledger.trouble() is None
+        assert await ledger.record(a_record(), until=soon()) is Stored.DATABASE
+        await become(lambda: len(ids_in(url)) == 21, "all are stored")
+        await drained(ledger, tmp_path / "spool")
+
+
+@contextlib.contextmanager
+def no_more_files() -> Iterator[None]:
+    """This process can open no further file."""
+    with contextlib.closing(socket.socket()) as highest:
+        free = highest.fileno()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_a_spool_that_can_not_be_read_now_is_read_later(file: Path, tmp_path: Path) -> None:
+    url, spool = sqlite_url(file), tmp_path / "spool"
+    records = [a_record() for _ in range(20)]
+    async with running_ledger(url, spool) as ledger:
+        await ledger.record(a_record(), until=soon())
+        with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as stranger:
+            stranger.execute("BEGIN IMMEDIATE")
+            assert set(await record_all(ledger, records)) == {Stored.SPOOL}
+            with no_more_files():
+                stranger.execute("ROLLBACK")
+                await become(lambda: "open files" in (ledger.trouble() or ""), "it can't be read")
+        await drained(ledger, spool)
+    assert set(ids_in(url)) >= {record.id for record in records}
+
+
+async def test_what_is_changed_in_a_database_that_was_moved_away_is_not_confirmed(
+    file: Path, tmp_path: Path
+) -> None:
+    async with running_ledger(sqlite_url(file), tmp_path / "spool") as ledger:
+        await ledger.record(a_record(), until=soon())
+        await ledger.transaction(lambda connection: None)
+        shutil.move(file, tmp_path / "elsewhere")
+        with pytest.raises(LedgerUnavailableError, match="is gone"):
+            await ledger.transaction(lambda connection: None)
+        assert "is gone" in (ledger.trouble() or "")
+        shutil.move(tmp_path / "elsewhere", file)
+        await ledger.transaction(lambda connection: None)
+        assert ledger.trouble() is None
+
+
+async def test_a_database_that_is_busy_at_the_start_keeps_nobody_waiting(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    url, spool = postgres.new_database(), tmp_path / "spool"
+    engine = open_engine(url)
+    with engine.connect() as stranger:  # another gateway migrates, and takes long
+        stranger.execute(select(func.pg_advisory_lock(_MIGRATION_LOCK)))
+        async with running_ledger(url, spool) as ledger:
+            record = a_record()
+            assert await ledger.record(record, until=soon()) is Stored.SPOOL
+            assert ledger.trouble() is not None
+            stranger.rollback()
+            stranger.execute(select(func.pg_advisory_unlock(_MIGRATION_LOCK)))
+            stranger.rollback()
+            await drained(ledger, spool)
+    engine.dispose()
+    assert ids_in(url) == [record.id]
+
+
 async def test_a_database_that_is_moved_away_gets_its_rows_when_it_is_back(
     file: Path, tmp_path: Path
 ) -> None:
@@ -192,7 +267,9 @@ async def test_with_a_full_disk_rows_are_lost_loudly_and_it_recovers(
             lost = [a_record() for _ in range(50)]
             for record in lost:
                 assert await ledger.record(record, until=soon()) is Stored.NOWHERE
-            assert "lost" in (ledger.trouble() or "")
+            for _ in range(3):  # tries of the database, none of which finds room
+                assert "lost" in (ledger.trouble() or "")
+                await asyncio.sleep(0.5)
         assert sum("lost" in line for line in caplog.messages) == 1
         await become(lambda: ledger.trouble() is None, "no trouble any more")
         assert await ledger.record(a_record(), until=soon()) is Stored.DATABASE

@@ -1,6 +1,9 @@
 import fcntl
 import os
 import resource
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,7 +105,7 @@ def test_damage_in_the_middle_is_counted_and_kept(spool: Spool, tmp_path: Path) 
     found = read_spool(file.path)
     assert (list(found.rows), found.damaged) == ([written[0], written[2]], 1)
     spool.discard(file, keep=True)
-    assert [path.suffix for path in tmp_path.iterdir()] == [".damaged"]
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".damaged", ".owner"]
 
 
 def test_files_of_the_living_are_left_alone(spool: Spool, tmp_path: Path) -> None:
@@ -144,10 +147,80 @@ def test_a_full_disk_loses_only_what_it_did_not_take(spool: Spool, tmp_path: Pat
 
 
 def test_only_its_owner_can_read_the_spool(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "data" / "spool")
+    folder = tmp_path / "data" / "spool"
+    spool = Spool(folder)
     spool.append(rows(1))
-    (file,) = spool_files(tmp_path / "data" / "spool")
-    assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
-    with file.open() as stranger, pytest.raises(BlockingIOError):
+    modes = {path.suffix: path.stat().st_mode & 0o777 for path in folder.iterdir()}
+    assert (modes, folder.stat().st_mode & 0o777) == ({".spool": 0o600, ".owner": 0o600}, 0o700)
+    (lock,) = folder.glob("*.owner")
+    with lock.open() as stranger, pytest.raises(BlockingIOError):
         fcntl.flock(stranger, fcntl.LOCK_EX | fcntl.LOCK_NB)
     spool.close()
+
+
+def test_nothing_is_left_where_nothing_waits(tmp_path: Path) -> None:
+    dead = Spool(tmp_path)
+    dead.append(rows(1))
+    dead.close()
+    (tmp_path / "0123abcd.owner").touch()  # of one that was killed before it had written anything
+    spool = Spool(tmp_path)
+    spool.adopt()
+    assert len(drain(spool)) == 1
+    spool.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_however_much_waits_costs_few_descriptors(tmp_path: Path) -> None:
+    before = open_files()
+    large = {**rows(1)[0], "message": "x" * (MOST_BYTES + 1)}
+    for _ in range(3):
+        dead = Spool(tmp_path)
+        for _ in range(10):
+            dead.append([large])
+        assert open_files() <= before + 2
+        dead.close()
+    assert open_files() == before
+    spool = Spool(tmp_path)
+    spool.adopt()
+    assert open_files() <= before + 4
+    assert len(drain(spool)) == 30
+    spool.close()
+
+
+def test_of_very_much_the_rows_are_estimated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.ledger.spool.COUNTED_BYTES", 1)
+    dead = [Spool(tmp_path) for _ in range(2)]
+    for one in dead:
+        one.append(rows(20))
+    for one in dead:
+        one.close()
+    spool = Spool(tmp_path)
+    spool.adopt()
+    assert 20 < spool.rows < 60
+    assert len(drain(spool)) == 40
+    assert spool.rows == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user to be")
+@pytest.mark.parametrize("mode", [0o755, 0o700])
+def test_a_folder_that_can_not_be_used_is_told_at_the_start(mode: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(mode)
+        command = [sys.executable, "-c", ADOPT, folder]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert "PermissionError" in ended.stderr
+
+
+ADOPT = """
+import os, sys
+from pathlib import Path
+from gateway.ledger.spool import Spool
+os.seteuid(65534)
+Spool(Path(sys.argv[1])).adopt()
+"""
