@@ -89,6 +89,9 @@ def test_a_reject_is_allowed_by_keyboard_alone(watched: Watched, server: AdminSe
     expect(page.locator("h1")).to_have_text("Rejected by red-and-triangle")
     _tab_to(page, 'input[name="why"]')
     page.keyboard.type("an innocent drawing")
+    page.keyboard.press("Enter")  # neither allows nor denies
+    expect(page.locator('input[name="why"]')).to_have_value("an innocent drawing")
+    assert server.port.overrides.current.entries == ()
     _tab_to(page, 'input[name="alike"]')
     page.keyboard.press("Space")
     _tab_to(page, "button.allow")
