@@ -79,6 +79,29 @@ async def test_postgresql_is_stopped_and_comes_back_under_load(
     assert rows.total() == len(rows)
 
 
+async def test_a_database_that_hangs_keeps_no_gateway_from_ending(
+    server: Postgres, tmp_path: Path
+) -> None:
+    url, load = server.new_database(), Load(clients=2)
+    async with (
+        scripted(flag_some) as (target, _),
+        off_loop(gateway(target, "--database", url, data_folder=tmp_path)) as here,
+    ):
+        async with load.on(here.address):
+            await load.answered(10)
+            server.pause()
+            await load.answered(50)
+        assert await asyncio.to_thread(here.stop, 20) == 0
+        server.resume()
+        async with (
+            off_loop(gateway(target, "--database", url, data_folder=tmp_path)) as again,
+            load.on(again.address),
+        ):
+            await until_ledger(again, load, ok=True)
+    rows = await asyncio.to_thread(recorded, url)
+    assert [one for one in load.ids if rows[one] != 1] == []
+
+
 async def test_two_gateways_on_one_database(server: Postgres, tmp_path: Path) -> None:
     """One of them is killed and comes back; what one is told, the other knows."""
     url, loads = server.new_database(), (Load(clients=3), Load(clients=3))

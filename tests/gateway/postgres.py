@@ -31,8 +31,16 @@ def binaries() -> Path | None:
 class Postgres:
     """A server on a Unix socket that nobody else can reach."""
 
-    def __init__(self, folder: Path, programs: Path, user: str | None, *, durable: bool) -> None:
-        self._folder, self._programs, self._user = folder, programs, user
+    def __init__(
+        self, folder: Path, programs: Path, user: pwd.struct_passwd | None, *, durable: bool
+    ) -> None:
+        self._folder, self._programs = folder, programs
+        # Not Popen's `user`, for which it forks: in the child of a process with threads of gRPC and
+        # torch, that now and then ends with a segmentation fault.
+        self._as_user: list[str] = []
+        if user is not None:
+            ids = (f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups")
+            self._as_user = ["setpriv", *ids, "--"]
         self._durable = durable
         self._process: subprocess.Popen[bytes] | None = None
         self._names = itertools.count()
@@ -41,9 +49,8 @@ class Postgres:
     def _run(self, program: str, *arguments: str) -> None:
         with self._log.open("ab") as log:
             subprocess.run(
-                [self._programs / program, *arguments],
+                [*self._as_user, self._programs / program, *arguments],
                 cwd=self._folder,
-                user=self._user,
                 stdout=log,
                 stderr=log,
                 check=True,
@@ -80,9 +87,8 @@ class Postgres:
         while True:
             with self._log.open("ab") as log:
                 self._process = subprocess.Popen(
-                    [self._programs / "postgres", "-D", "data", *flags],
+                    [*self._as_user, self._programs / "postgres", "-D", "data", *flags],
                     cwd=self._folder,
-                    user=self._user,
                     stdout=log,
                     stderr=log,
                 )
@@ -154,12 +160,12 @@ class Postgres:
         ]
 
 
-def _unprivileged_user() -> str | None:
+def _unprivileged_user() -> pwd.struct_passwd | None:
     """Who runs the server: PostgreSQL refuses to be root."""
     if os.geteuid() != 0:
         return None
-    names = {entry.pw_name for entry in pwd.getpwall()}
-    return next(name for name in ("postgres", "nobody") if name in names)
+    users = {entry.pw_name: entry for entry in pwd.getpwall()}
+    return users.get("postgres", users["nobody"])
 
 
 @contextlib.contextmanager
@@ -175,7 +181,7 @@ def running_postgres(*, durable: bool = False) -> Iterator[Postgres]:
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
     try:
         if user is not None:
-            shutil.chown(folder, user)
+            shutil.chown(folder, user.pw_uid)
         server = Postgres(folder, programs, user, durable=durable)
         server.start()
         try:
