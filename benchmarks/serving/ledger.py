@@ -88,7 +88,12 @@ async def rows_a_second(url: str, seconds: float, concurrency: int) -> dict[str,
         async def record_some() -> None:
             nonlocal counted
             while time.perf_counter() < begin + seconds:
-                row = record(id=secrets.token_hex(16), sha256=secrets.token_bytes(32), views=VIEWS)
+                row = record(
+                    id=secrets.token_hex(16),
+                    at=time.time_ns() // 1000,
+                    sha256=secrets.token_bytes(32),
+                    views=VIEWS,
+                )
                 if await ledger.record(row, until=time.monotonic() + 8) is not Stored.DATABASE:
                     raise BenchmarkError("the database did not take a row")
                 counted += 1
