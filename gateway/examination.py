@@ -185,7 +185,7 @@ class _Examination:
         try:
             await asyncio.wait({scoring, finding}, return_when=asyncio.FIRST_COMPLETED)
             if not scoring.done() and (recorded := finding.result()) is not None:
-                self._same.land(recorded)
+                self._same.share(recorded)
                 return Examined(recorded)
             return Examined(self._same.remember(await scoring), time.monotonic() - started)
         finally:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import asyncio
 
 from gateway.decision_record import scored_by
-from gateway.evidence import Evidence, NotLookedAt, Scored, TooLargeError
+from gateway.evidence import (
+    Cause,
+    Evidence,
+    NotLookedAt,
+    Scored,
+    TooLargeError,
+    why_partial,
+)
 from gateway.examination_request import ExaminationRequest
 from gateway.metrics import Metrics
 from gateway.repeats import FileKey, Flight, Landed, Repeats, Source
@@ -36,6 +43,7 @@ class SameBytes:
         self._repeats = repeats
         self._client = client
         self._metrics = metrics
+        self._hashes = hashes
         # Scores of a time without hashes would get past the overrides by looks that there are now.
         self._needs_hashes = hashes and request.overrides.has_looks
         self._awaited: Flight | None = None  # the scoring that we wait for
@@ -105,8 +113,15 @@ class SameBytes:
             # Under the model that gave them: of several replicas, another may have answered since.
             by = scored_by(policy, model)
             self._repeats.remember(FileKey(sha256, self._request.media_type, by), scored)
-        self.land(scored)
+        # What kept inference from seeing all of it this time may let it another time.
+        passing = scores.partial and why_partial(scores) is not Cause.UNDECODABLE
+        self.land(None if passing else scored)
         return Scored(scores)
+
+    def share(self, recorded: Scored) -> None:
+        """Ends the scoring that others wait for with scores of the ledger, if they do for all."""
+        lacks_hashes = self._hashes and not recorded.scores.perceptual_hashes
+        self.land(None if lacks_hashes else recorded)
 
     def land(self, outcome: Landed | None) -> None:
         """Ends the scoring that others wait for; None: one of them has to do it."""

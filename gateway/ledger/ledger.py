@@ -116,7 +116,11 @@ class Ledger:
         if self._closed:
             raise LedgerUnavailableError("the gateway is stopping")
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._store.transaction, work)
+        try:
+            return await loop.run_in_executor(self._threads, self._store.transaction, work)
+        except LedgerUnavailableError:
+            self._writer.look()  # if another file is in its place, that one is taken
+            raise
 
     async def find_scored(
         self, sha256: bytes, media_type: str, scored_by: ScoredBy
@@ -161,16 +165,19 @@ class Ledger:
             await asyncio.sleep(ADOPT_SECONDS)
 
     async def _delete_old(self) -> None:
-        before = _now() - self._days * _DAY
-        if await self.transaction(lambda connection: retention.is_all_old(connection, before)):
+        now = _now()
+        before = now - self._days * _DAY
+        young = await self.transaction(
+            partial(retention.first_young, before=before, until=now + _DAY)
+        )
+        if young is None:
             # A clock that is ahead makes everything old. Where nothing comes, nothing is deleted.
-            words = "no decision is younger than %d days: none is deleted until one is"
-            log.warning(words, self._days)
+            if await self.transaction(retention.has_decisions):
+                words = "no decision is younger than %d days: none is deleted until one is"
+                log.warning(words, self._days)
             return
         deleted = 0
-        while rows := await self.transaction(
-            lambda connection: retention.delete_decisions(connection, before)
-        ):
+        while rows := await self.transaction(partial(retention.delete_decisions, before_seq=young)):
             deleted += rows
             await asyncio.sleep(PAUSE_SECONDS)
         in_force = self._policies.digests

@@ -11,13 +11,17 @@ from gateway.ledger.outcome import Stored
 class Pending:
     """A row and who waits for it. What is known of it is kept on the event loop only."""
 
-    __slots__ = ("being_written", "future", "hurries", "row", "spool_failed", "stored", "timer")
+    __slots__ = (
+        *("being_written", "future", "hurries", "queued"),
+        *("row", "spool_failed", "stored", "timer"),
+    )
 
     def __init__(self, row: Mapping[str, object], future: asyncio.Future[Stored]) -> None:
         self.row = row
         self.future = future
         self.timer: asyncio.TimerHandle | None = None
-        self.being_written = False  # by the database, just now
+        self.queued = False  # for the database
+        self.being_written = False  # by it, just now
         self.stored = False  # in the database
         self.spool_failed = False
         self.hurries = False  # its upload has too little time left to tell a slow database by it

@@ -17,6 +17,8 @@ from gateway.ledger.store import Refused, Store
 
 MOST_ROWS = 200  # in one commit: short enough for a stopped gateway to stop
 
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR, errno.ESTALE)
+
 T = TypeVar("T")
 
 log = logging.getLogger("gateway")
@@ -46,7 +48,7 @@ async def replay(store: Store, path: Path, in_thread: InThread) -> Replayed:
         log.error("%s of the spool is gone", path)
         return Replayed(0, (), damaged=False)
     except OSError as error:
-        if error.errno != errno.EIO:  # such as too many open files: that passes
+        if error.errno in _PASSING:
             raise LedgerUnavailableError(f"the spool can't be read: {reason(error)}") from error
         log.error("%s of the spool can't be read: %s", path, reason(error))
         return Replayed(0, (), damaged=True)

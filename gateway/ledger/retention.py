@@ -11,29 +11,27 @@ from gateway.ledger.tables import decisions, deliveries, policies
 MOST_ROWS = 200  # in one transaction, so that writers don't wait
 
 
-def is_all_old(connection: Connection, before: int) -> bool:
-    """Whether there are decisions, and all of them are from before a time."""
-    columns = decisions.c
-    some, young = (
-        connection.scalar(select(columns.seq).where(*conditions).limit(1))
-        for conditions in ((), (columns.at >= before,))
-    )
-    return some is not None and young is None
+def first_young(connection: Connection, before: int, until: int) -> int | None:
+    """The `seq` of the first decision from between two times, microseconds since 1970, UTC.
 
-
-def delete_decisions(connection: Connection, before: int) -> int:
-    """Deletes some decisions from before a time, with their deliveries; how many.
-
-    `before` is in microseconds since 1970, UTC.
+    What came before it is old, whatever its own time: of a clock that was behind, rows look older
+    than they are, and of one that was ahead younger.
     """
     columns = decisions.c
-    # Only what came before anything younger: rows of a clock that was behind look old.
-    youngest = select(func.min(columns.seq)).where(columns.at >= before).scalar_subquery()
-    old = (
-        select(columns.seq, columns.id)
-        .where(columns.at < before, columns.seq < youngest)
-        .order_by(columns.at)
-    )
+    query = select(func.min(columns.seq)).where(columns.at >= before, columns.at <= until)
+    found: int | None = connection.scalar(query)
+    return found
+
+
+def has_decisions(connection: Connection) -> bool:
+    """Whether there are any."""
+    return connection.scalar(select(decisions.c.seq).limit(1)) is not None
+
+
+def delete_decisions(connection: Connection, before_seq: int) -> int:
+    """Deletes some decisions that came before one, with their deliveries; how many."""
+    columns = decisions.c
+    old = select(columns.seq, columns.id).where(columns.seq < before_seq).order_by(columns.seq)
     rows = connection.execute(old.limit(MOST_ROWS)).all()
     if rows:
         ids = [row.id for row in rows]

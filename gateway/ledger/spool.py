@@ -22,6 +22,7 @@ MOST_BYTES = 4 * 1024 * 1024  # in a file; then the next one begins
 COUNTED_BYTES = 64 * 1024 * 1024  # of files of dead processes; of more, rows are estimated
 ROW_BYTES = 1024
 _NAME = re.compile(r"(\d{10})-([0-9a-f]{8})\.spool")
+_NUMBERED = re.compile(r"(\d{10})-[0-9a-f]{8}\.(?:spool|damaged)")
 
 log = logging.getLogger("gateway")
 
@@ -202,7 +203,7 @@ class Spool:
 
     def _next_number(self) -> int:
         """Names sort by numbers and not by time, which may jump."""
-        found = [_NAME.fullmatch(path.name) for path in self._folder.glob("*.spool")]
+        found = [_NUMBERED.fullmatch(path.name) for path in self._folder.iterdir()]
         return 1 + max((int(match[1]) for match in found if match), default=0)
 
     def _sync_folder(self) -> None:

@@ -137,7 +137,11 @@ class SpoolQueue:
         """Gives up rows, but for those that the database may still take."""
         for entry in entries:
             entry.spool_failed = True
-        lost = [entry for entry in entries if not entry.being_written and not entry.stored]
+        lost = [
+            entry
+            for entry in entries
+            if not entry.queued and not entry.being_written and not entry.stored
+        ]
         for entry in lost:
             entry.settle(Stored.NOWHERE)
         if lost:

@@ -204,7 +204,7 @@ class Store:
 
         Raises LedgerUnavailableError, or what the database says where it refuses what it got.
         """
-        self._check_place()
+        self.check_place()
         started = time.monotonic()
         try:
             try:
@@ -218,13 +218,17 @@ class Store:
             if is_refusal(error):
                 raise
             raise LedgerUnavailableError(reason(error)) from error
-        self._check_place()
+        self.check_place()
 
     def _begin(self, work: Callable[[Connection], object]) -> None:
         with self._writer.begin() as connection:
             work(connection)
 
-    def _check_place(self) -> None:
+    def check_place(self) -> None:
+        """Lets go of a SQLite file that was moved away or replaced.
+
+        Raises LedgerUnavailableError then; `prepare` takes what is there. For the one thread.
+        """
         if (trouble := self.elsewhere()) is not None:
             self.close()
             self.ready = False

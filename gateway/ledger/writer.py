@@ -111,6 +111,7 @@ class Writer:
         entry.hurries = patience < PATIENCE_SECONDS
         entry.timer = loop.call_later(patience, self._wonder, entry, until)
         if self._straight:
+            entry.queued = True
             self._queue.append(entry)
             self._idle.clear()
             self._work.set()
@@ -156,6 +157,8 @@ class Writer:
         if self._straight:
             self._straight = False
             entries = [*self._being_written, *self._queue]
+            for entry in self._queue:
+                entry.queued = False
             self._queue.clear()
             self._spool.put(entries)
 
@@ -198,6 +201,8 @@ class Writer:
         """Does all there is to do. Raises LedgerUnavailableError and LedgerError."""
         if not self._store.ready:
             await self._in_thread(self._store.prepare)
+        elif self._store.elsewhere() is not None:
+            await self._in_thread(self._store.check_place)
         if policies := self._policies.not_stored():
             await self._in_thread(lambda: self._store.write_policies(policies))
             self._policies.mark_stored(policies)
@@ -213,7 +218,7 @@ class Writer:
     async def _write_some(self) -> None:
         batch = [self._queue.popleft() for _ in range(min(len(self._queue), MOST_ROWS))]
         for entry in batch:
-            entry.being_written = True
+            entry.queued, entry.being_written = False, True
         self._being_written = batch
         rows = [entry.row for entry in batch]
         refused = await self._in_thread(lambda: self._store.write(rows))

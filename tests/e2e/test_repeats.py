@@ -172,9 +172,11 @@ async def test_known_bytes_are_known_while_inference_is_full_or_gone(
 
 async def test_scores_without_hashes_get_past_no_override_by_looks(start: Start) -> None:
     look = scoring_pb2.PerceptualHash(pdq=bytes(range(32)), quality=90)
+    may_answer = asyncio.Event()
 
     async def hashing(messages: Messages, context: Context) -> scoring_pb2.ScoreImageResponse:
         await read_all(messages)
+        await may_answer.wait()
         answer = scores(0.0, 0.0, 0.0, 0.0)
         answer.scores.perceptual_hashes.append(look)
         return answer
@@ -189,6 +191,7 @@ async def test_scores_without_hashes_get_past_no_override_by_looks(start: Start)
         service.behaviour = hashing
         here = await start(target)
         assert (await post(here.address, GOOD)).body["cause"] == "repeat"
+        may_answer.set()
         await deny(here.admin, pdq=look.pdq.hex())
         answer = await post(here.address, GOOD)
         assert (answer.status, answer.body["cause"]) == (406, "override")

@@ -240,6 +240,7 @@ async def test_old_decisions_go_and_overrides_stay(url: str, tmp_path: Path) -> 
         ([1, 20000, 0], [1, 20000, 0]),  # the clock was behind for a while
         ([200, 150, 100], [200, 150, 100]),  # or is it ahead now?
         ([200, 100, 1, 0], [1, 0]),
+        ([-3650, 200, 100, 1, -3650, 0], [1, -3650, 0]),  # or ahead for a while, twice
     ],
 )
 async def test_a_wrong_clock_deletes_nothing(
@@ -253,7 +254,7 @@ async def test_a_wrong_clock_deletes_nothing(
         await ledger.transaction(
             lambda c: c.execute(insert(policies).values(digest="unused", text="", first_used=0))
         )
-    expected = [one.id for one, age in zip(records, ages, strict=True) if age in kept]
+    expected = [record.id for record in records[-len(kept) :]]
     async with running_ledger(url, tmp_path / "spool") as ledger:
         ledger.note_policy(POLICY)
         if len(kept) == len(ages) and 0 not in ages:

@@ -155,9 +155,9 @@ async def test_an_upload_without_time_says_nothing_of_the_database(
         for record in hurried:
             await ledger.record(record, until=time.monotonic() - 1)
             assert ledger.trouble() is None
+        await drained(ledger, tmp_path / "spool")
         assert await ledger.record(a_record(), until=soon()) is Stored.DATABASE
         await become(lambda: len(ids_in(url)) == 21, "all are stored")
-        await drained(ledger, tmp_path / "spool")
 
 
 @contextlib.contextmanager
@@ -184,6 +184,31 @@ async def test_a_spool_that_can_not_be_read_now_is_read_later(file: Path, tmp_pa
                 await become(lambda: "open files" in (ledger.trouble() or ""), "it can't be read")
         await drained(ledger, spool)
     assert set(ids_in(url)) >= {record.id for record in records}
+
+
+async def test_a_file_that_can_never_be_read_holds_up_no_other(file: Path, tmp_path: Path) -> None:
+    url, spool = sqlite_url(file), tmp_path / "spool"
+    spool.mkdir()
+    (spool / "0000000001-0123abcd.spool").mkdir()
+    async with running_ledger(url, spool) as ledger:
+        await become(lambda: ledger.trouble() is None, "the others are brought")
+        assert await ledger.record(a_record(), until=soon()) is Stored.DATABASE
+    assert (spool / "0000000001-0123abcd.damaged").exists()
+
+
+async def test_a_copy_that_is_put_in_place_is_used_without_an_upload(
+    file: Path, tmp_path: Path
+) -> None:
+    async with running_ledger(sqlite_url(file), tmp_path / "spool") as ledger:
+        await ledger.record(a_record(), until=soon())
+        copy = tmp_path / "copy.db"
+        with contextlib.closing(sqlite3.connect(file)) as database:
+            database.execute("VACUUM INTO ?", (str(copy),))
+        shutil.move(copy, file)
+        with pytest.raises(LedgerUnavailableError):
+            await ledger.transaction(lambda connection: None)
+        await become(lambda: ledger.trouble() is None, "the copy is taken")
+        await ledger.transaction(lambda connection: None)
 
 
 async def test_what_is_changed_in_a_database_that_was_moved_away_is_not_confirmed(

@@ -108,6 +108,15 @@ def test_damage_in_the_middle_is_counted_and_kept(spool: Spool, tmp_path: Path) 
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".damaged", ".owner"]
 
 
+def test_what_is_kept_for_people_is_not_written_over(spool: Spool, tmp_path: Path) -> None:
+    for _ in range(3):
+        spool.append(rows(1))
+        file = spool.oldest()
+        assert file is not None
+        spool.discard(file, keep=True)
+    assert len(list(tmp_path.glob("*.damaged"))) == 3
+
+
 def test_files_of_the_living_are_left_alone(spool: Spool, tmp_path: Path) -> None:
     spool.append(rows(2))
     other = Spool(tmp_path)
