@@ -12,9 +12,8 @@ from gateway.ledger.ledger import AnyLedger
 from gateway.ledger.record import DecisionRecord, ScoredBy
 from imagesafety.scores import ImageScores, ModelIdentity
 
-MOST_VIEWS = (
-    4  # of a file that is kept in memory: a long video would take the room of many pictures
-)
+# Of a file that is kept in memory: a long video would take the room of many pictures.
+MOST_VIEWS = 4
 
 
 class Source(StrEnum):

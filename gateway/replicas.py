@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from gateway.health import PROBE_SECONDS
 from imagesafety.client import TlsFiles
 from imagesafety.policy import Policy
 from imagesafety.v1 import scoring_pb2, scoring_pb2_grpc
 
-PROBE_SECONDS = 2.0
 MOST_REPLICAS = 64  # that are asked
 _DEFAULT_PORT = 443  # gRPC's own
 

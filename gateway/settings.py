@@ -7,14 +7,16 @@ import re
 import sys
 from collections.abc import Sequence
 from functools import cached_property
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from gateway.callers import Network
 from gateway.clients import BY_ADDRESS
+from gateway.ledger.database import sqlite_url
 from gateway.webhook_signature import signing_key
 from imagesafety.client import TlsFiles
 from imagesafety.policy import Mode
@@ -180,15 +182,15 @@ class Settings(BaseSettings):
     @property
     def database_url(self) -> str:
         """The SQLAlchemy URL of the ledger."""
-        return self.database or f"sqlite:///{self.folder.resolve() / 'ledger.db'}"
+        return self.database or sqlite_url(self.folder.resolve() / "ledger.db")
 
     @cached_property
-    def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+    def networks(self) -> tuple[Network, ...]:
         """The networks of `allowed_networks`."""
         return _networks(self.allowed_networks)
 
     @cached_property
-    def proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
+    def proxies(self) -> tuple[Network, ...]:
         """The networks of `trusted_proxies`."""
         return _networks(self.trusted_proxies)
 
@@ -236,7 +238,7 @@ def _items(text: str) -> list[str]:
     return [item for part in text.split(",") if (item := part.strip())]
 
 
-def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+def _networks(text: str) -> tuple[Network, ...]:
     return tuple(ip_network(item) for item in _items(text))
 
 

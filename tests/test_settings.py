@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from sqlalchemy import make_url
 
 import gateway.settings
 import inference.settings
@@ -76,6 +77,11 @@ def test_variables_and_flags_have_the_same_names(monkeypatch: pytest.MonkeyPatch
     assert gateway.settings.load_settings([]).time_budget == 5
     assert gateway.settings.load_settings(["--time-budget", "6"]).time_budget == 6
     assert inference.settings.load_settings([]).max_batch == 4
+
+
+def test_the_ledger_is_in_the_data_folder_whatever_that_is_called() -> None:
+    settings = gateway.settings.load_settings(["--data-folder", "/data/what? 100%#"])
+    assert make_url(settings.database_url).database == "/data/what? 100%#/ledger.db"
 
 
 def test_a_secret_out_of_a_file_ends_before_its_line_break() -> None:

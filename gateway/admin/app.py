@@ -24,7 +24,7 @@ from gateway.admin.overrides import Overrides
 from gateway.admin.overrides_api import override_routes
 from gateway.admin.overview import Overview
 from gateway.admin.parts import Parts
-from gateway.admin.rendering import STATIC, page
+from gateway.admin.rendering import STATIC, page, sentence
 from gateway.admin.replay_api import replay_routes
 from gateway.admin.sessions import Sessions, signing_key
 from gateway.admin.what_if import WhatIf
@@ -104,8 +104,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _bad_filter(request: Request, error: Exception) -> Response:
-    text = str(error)
-    return _problem(request, 400, f"{text[:1].upper()}{text[1:]}.")
+    return _problem(request, 400, sentence(str(error)))
 
 
 async def _no_ledger(request: Request, error: Exception) -> Response:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import hmac
 import logging
 import re
 from collections.abc import Sequence
@@ -16,6 +14,7 @@ from starlette.requests import HTTPConnection
 from gateway.admin import sessions
 from gateway.admin.failed_attempts import FailedAttempts
 from gateway.callers import Network, caller_address, is_within, parse_address
+from gateway.secret_comparison import is_secret
 
 NOT_HERE = (
     "Without a token, the admin pages open on the gateway's own machine only; "
@@ -95,7 +94,7 @@ class Authentication:
         address = self._address(connection)
         if wait := self._failures.retry_after(address):
             return Refusal(429, "Too many wrong tokens from this address: wait a minute.", wait)
-        if self.token and hmac.compare_digest(_digest(token), _digest(self.token)):
+        if self.token and is_secret(token, self.token):
             return None
         self._failures.note(address)
         log.warning("wrong admin token from %s", address)
@@ -152,7 +151,3 @@ def _credentials(header: str) -> tuple[Proof, str, str]:
         user, _, password = decoded.partition(":")
         return Proof.BASIC, user, password
     return Proof.BASIC, "", ""
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()

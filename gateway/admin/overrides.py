@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route
 from gateway.admin.filters import BadFilterError, read_number
 from gateway.admin.forms import Form, form_route
 from gateway.admin.parts import Parts
-from gateway.admin.rendering import page, say
+from gateway.admin.rendering import page, say, sentence
 from gateway.overrides.entries import NewOverride, OverrideError, hash_from_hex
 from gateway.overrides.matching import OverrideAction
 from gateway.overrides.override_rows import Change
@@ -93,7 +93,7 @@ class Overrides:
                 [entry], who=request.state.who, why=form.text("why", 10_000)
             )
         except OverrideError as error:
-            return await self._shown(request, form.texts, _sentence(error), 400)
+            return await self._shown(request, form.texts, sentence(str(error)), 400)
         say(request, "The override is in force." if added.changed else "It was in force already.")
         return RedirectResponse("/overrides", 303)
 
@@ -124,11 +124,6 @@ def _new_entry(form: Form) -> NewOverride:
         form.text("rule") or None,
         form.text("why", 10_000),
     )
-
-
-def _sentence(error: Exception) -> str:
-    text = str(error)
-    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _readable(change: Change) -> tuple[Change, Mapping[str, object]]:

@@ -39,7 +39,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Page:
-    """A few rows of decisions with scores. `rest` is what comes after the page."""
+    """Some rows of decisions with scores. `rest` is what was asked for beyond them."""
 
     rows: Sequence[RowMapping]
     rest: Span
@@ -62,7 +62,7 @@ def _recorded(row: RowMapping, overrides: OverrideSet) -> Recorded:
         and deciding.action is OverrideAction.ALLOW
         and deciding.sha256 != sha256
     )
-    alike = overrides.alike(_unpacked(unpack_hashes, row), row["total_frames"])
+    alike = overrides.alike(_unpacked(unpack_hashes, row["perceptual_hashes"]), row["total_frames"])
     # Those that had no part in it too: without their rules, another policy says the same.
     allows = [entry for entry in alike.allows if entry.at <= row["at"]]
     if deciding is not None and by_looks:
@@ -80,7 +80,7 @@ def _recorded(row: RowMapping, overrides: OverrideSet) -> Recorded:
         model=row["model"],
         weights_digest=row["weights_digest"],
         policy_digest=row["policy_digest"],
-        similarities=tuple(view.similarities for view in _unpacked(unpack_views, row)),
+        similarities=tuple(view.similarities for view in _unpacked(unpack_views, row["views"])),
         rule=row["rule"],
         flagged=row["flagged"],
         shadow=Action(row["shadow"]) if row["shadow"] is not None else None,
@@ -98,9 +98,8 @@ def _rules(allows: Iterable[Override]) -> tuple[str, ...]:
     return tuple(sorted({entry.rule for entry in allows if entry.rule is not None}))
 
 
-def _unpacked(unpack: Callable[[bytes], tuple[T, ...]], row: RowMapping) -> tuple[T, ...]:
+def _unpacked(unpack: Callable[[bytes], tuple[T, ...]], packed: bytes | None) -> tuple[T, ...]:
     """What is packed in a row; nothing where the bytes are broken, which nothing is to fail of."""
-    packed = row["views" if unpack is unpack_views else "perceptual_hashes"]
     try:
         return unpack(packed) if packed is not None else ()
     except ValueError:
@@ -126,24 +125,23 @@ def read_page(connection: Connection, span: Span, limit: int = PAGE_ROWS) -> Pag
     )
 
 
-def read_newest(connection: Connection, span: Span, most_rows: int, most_bytes: int) -> list[Page]:
+def read_newest(connection: Connection, span: Span, most_rows: int, most_bytes: int) -> Page:
     """The newest rows with scores of a span, oldest first: so many at most.
 
     No more than `most_bytes` of packed views, but for those of the last few rows.
     """
-    pages: list[Page] = []
+    newest: list[RowMapping] = []
     while most_rows > 0 and most_bytes > 0:
         limit = min(PAGE_ROWS, most_rows)
         query = _scored(span).order_by(decisions.c.seq.desc()).limit(limit)
-        rows = connection.execute(query).mappings().all()[::-1]
-        if rows:
-            span = replace(span, last=rows[0]["seq"] - 1)
-            pages.insert(0, Page(rows, span))
+        rows = connection.execute(query).mappings().all()
+        newest += rows
+        span = replace(span, last=rows[-1]["seq"] - 1 if len(rows) == limit else span.after)
         most_rows -= len(rows)
         most_bytes -= sum(len(row["views"]) for row in rows)
         if len(rows) < limit:
             break
-    return pages
+    return Page(newest[::-1], span)
 
 
 def _scored(span: Span) -> Select[*tuple[object, ...]]:

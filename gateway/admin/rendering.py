@@ -72,6 +72,11 @@ def signed(value: float) -> str:
     return "0.0000" if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
 
 
+def sentence(text: str) -> str:
+    """An error's message as a sentence of its own."""
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 def percent(share: float) -> str:
     """A share of one as a percentage."""
     return f"{100 * share:.1f} %"

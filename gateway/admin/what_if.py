@@ -16,7 +16,7 @@ from gateway.admin.effects import Effect, Sample, effect_of
 from gateway.admin.parts import Parts
 from gateway.admin.periods import CHOICES, Period, period
 from gateway.admin.recorded_rows import read_newest, read_policy_texts, span_since
-from gateway.admin.rendering import page, render
+from gateway.admin.rendering import page, render, sentence
 from gateway.admin.threshold_moves import BadMoveError, moves
 from gateway.ledger.tables import decisions
 from gateway.overrides.matching import OverrideSet
@@ -64,7 +64,7 @@ class WhatIf:
             if not outdated:
                 made = moves(policy, query)
         except BadMoveError as error:
-            problem = str(error)
+            problem = sentence(str(error))
         wanted = period(query.get("period", ""), "7d")
         effect = await self._effect(made.policy, policy, wanted) if problem is None else None
         most = effect.most if effect is not None else 1
@@ -116,10 +116,9 @@ def _newest(connection: Connection, wanted: Period, overrides: OverrideSet) -> S
     within = (decisions.c.at >= wanted.since, decisions.c.views.is_not(None))
     available = connection.scalar(select(func.count()).where(*within)) or 0
     span = span_since(connection, wanted.since)
-    pages = read_newest(connection, span, MOST_DECISIONS, MOST_BYTES)
-    digests = set[str]().union(*(page.policy_digests for page in pages))
+    newest = read_newest(connection, span, MOST_DECISIONS, MOST_BYTES)
     return Sample(
-        tuple(item for page in pages for item in page.recorded(overrides)),
-        read_policy_texts(connection, digests),
+        tuple(newest.recorded(overrides)),
+        read_policy_texts(connection, newest.policy_digests),
         available,
     )
