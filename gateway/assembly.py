@@ -15,7 +15,9 @@ from starlette.applications import Starlette
 from gateway.admin.app import admin_app
 from gateway.admin.parts import Parts
 from gateway.app import upload_app
+from gateway.attempts import Attempts
 from gateway.decision import Decider
+from gateway.drain import Drain
 from gateway.evidence import Cause
 from gateway.examination import Examiner
 from gateway.health import Health
@@ -31,6 +33,7 @@ from gateway.rescan import Rescanner
 from gateway.scan import Scanner
 from gateway.second_look import SecondLook
 from gateway.settings import Settings
+from gateway.warm_up import WarmUp
 from gateway.webhooks import WebhookSender
 from imagesafety.client import ScoringClient
 from imagesafety.policy import Policy
@@ -45,6 +48,7 @@ class Gateway:
     uploads: Starlette
     admin: Starlette
     reloader: PolicyReloader
+    drain: Drain
 
 
 @asynccontextmanager
@@ -66,11 +70,15 @@ async def assembled(settings: Settings, path: Path, policy: Policy) -> AsyncIter
         stack.push_async_callback(overrides.close)
         decider = _decider(settings)
         repeats = Repeats(ledger, settings.repeat_cache) if settings.repeats else None
-        examiner = Examiner(client, repeats, metrics, hashes=settings.perceptual_hashes)
+        attempts = Attempts(metrics, hedge_after=settings.hedge_after)
+        examiner = Examiner(client, attempts, repeats, metrics, hashes=settings.perceptual_hashes)
         reloader = PolicyReloader(path, current, client, ledger, metrics)
+        warm_up = WarmUp(client, current, settings.warm_up_seconds)
+        drain = Drain()
         health = Health(
             client,
             current,
+            {"warm up": warm_up.trouble, "shutdown": drain.trouble},
             {
                 "ledger": ledger.trouble,
                 "overrides": overrides.trouble,
@@ -78,7 +86,7 @@ async def assembled(settings: Settings, path: Path, policy: Policy) -> AsyncIter
             },
         )
         scanner = Scanner(settings, examiner, decider, current, overrides, ledger, metrics)
-        running = [reloader.run()]
+        running = [warm_up.run(), reloader.run()]
         if settings.webhook_url:
             sender = WebhookSender(ledger, settings.webhook_url, settings.webhook_secret, metrics)
             stack.push_async_callback(sender.close)
@@ -96,9 +104,10 @@ async def assembled(settings: Settings, path: Path, policy: Policy) -> AsyncIter
         replicas = Replicas(settings.inference, settings.tls)
         parts = Parts(settings, ledger, overrides, current, health.check, replicas.check)
         yield Gateway(
-            uploads=upload_app(scanner, health),
+            uploads=upload_app(scanner, health, drain),
             admin=admin_app(parts, metrics),
             reloader=reloader,
+            drain=drain,
         )
 
 

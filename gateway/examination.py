@@ -8,7 +8,9 @@ import logging
 import time
 from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 
+from gateway.attempts import Attempts
 from gateway.evidence import (
     Cause,
     Evidence,
@@ -34,9 +36,16 @@ class Examiner:
     """What examinations have in common."""
 
     def __init__(
-        self, client: ScoringClient, repeats: Repeats | None, metrics: Metrics, *, hashes: bool
+        self,
+        client: ScoringClient,
+        attempts: Attempts,
+        repeats: Repeats | None,
+        metrics: Metrics,
+        *,
+        hashes: bool,
     ) -> None:
         """`repeats` is None if nothing is to be repeated; `hashes` asks for perceptual ones."""
+        self.attempts = attempts
         self._repeats = repeats
         self._metrics = metrics
         self._client = client
@@ -116,6 +125,7 @@ class _Examination:
         self._request = request
         self._same = same
         self._until = until
+        self._sent_at: float | None = None
 
     async def run(self) -> Examined:
         """Finds the evidence. Raises UploadTooLargeError, ClientGoneError, and TooLargeError."""
@@ -162,23 +172,36 @@ class _Examination:
                     return self._same.known() or await self._same.in_ledger() or evidence
         return evidence
 
-    async def _chunks(self) -> AsyncIterator[bytes]:
+    @property
+    def is_kept(self) -> bool:
+        """See Resendable."""
+        return self._request.upload.is_kept
+
+    @property
+    def sent_at(self) -> float | None:
+        """See Resendable."""
+        return self._sent_at
+
+    async def chunks(self) -> AsyncIterator[bytes]:
         """The upload. Inference begins at its end, so what is known before costs no scoring."""
         async for chunk in self._request.upload:
             yield chunk
         if (known := await self._same.wait_for_others()) is not None:
             raise _KnownError(known)
+        self._sent_at = self._sent_at or time.monotonic()
 
     async def _score(self) -> Examined:
         """Scores the upload, unless the ledger has its scores before."""
         started = time.monotonic()
+        send = partial(
+            self._examiner.score,
+            policy=self._request.policy,
+            client=self._request.client,
+            media_type=self._request.media_type,
+        )
         scoring = asyncio.create_task(
-            self._examiner.score(
-                self._chunks(),
-                self._request.policy,
-                client=self._request.client,
-                media_type=self._request.media_type,
-                seconds=self._until - started,
+            self._examiner.attempts.score(
+                self, lambda chunks, seconds: send(chunks, seconds=seconds), self._until
             )
         )
         finding = asyncio.create_task(self._same.in_ledger_meanwhile())

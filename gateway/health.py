@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from gateway.policy_in_force import CurrentPolicy
@@ -11,6 +11,7 @@ from imagesafety.policy import Policy
 from imagesafety.scores import ModelDescription
 
 PROBE_SECONDS = 2.0
+INFERENCE, POLICY = "inference", "policy"  # names of components
 
 Trouble = Callable[[], str | None]
 """Tells what is wrong with a component, None if nothing is."""
@@ -28,21 +29,36 @@ class Health:
     """The state of the gateway's components.
 
     Without inference or with a policy for another model, no upload can be scored: not ready. What
-    is wrong with the others is told, but uploads are answered all the same.
+    is wrong with `others` is told, but uploads are answered all the same.
     """
 
     def __init__(
-        self, client: ScoringClient, policy: CurrentPolicy, others: Mapping[str, Trouble]
+        self,
+        client: ScoringClient,
+        policy: CurrentPolicy,
+        needed: Mapping[str, Trouble],
+        others: Mapping[str, Trouble],
     ) -> None:
         self._client = client
         self._policy = policy
+        self._needed = needed
         self._others = others
 
-    async def check(self) -> State:
-        """Asks inference and looks at the others."""
-        needed = await self._of_scoring()
-        others = {name: trouble() or "ok" for name, trouble in self._others.items()}
-        return State(set(needed.values()) == {"ok"}, needed | others)
+    async def check(self, exclude: Collection[str] = ()) -> State:
+        """Asks inference and looks at the others.
+
+        Those to `exclude` are left out, as kube-apiserver does. A load balancer that asks for all
+        of them would take every gateway away while inference is down, and pict-rs keeps no file
+        whose validator can't be reached.
+        """
+        scoring = {} if set(exclude) >= {INFERENCE, POLICY} else await self._of_scoring()
+        needed = scoring | _looked_at(self._needed)
+        state = {
+            name: said
+            for name, said in (needed | _looked_at(self._others)).items()
+            if name not in exclude
+        }
+        return State(all(state.get(name, "ok") == "ok" for name in needed), state)
 
     async def ready(self) -> bool:
         """Whether a scoring call would be tried with hope."""
@@ -52,9 +68,13 @@ class Health:
         try:
             description = await self._client.describe_model(timeout=PROBE_SECONDS)
         except ScoringError as error:
-            return {"inference": str(error), "policy": "not compared with a model"}
+            return {INFERENCE: str(error), POLICY: "not compared with a model"}
         objection = _objection(self._policy.value.policy, description)
-        return {"inference": "ok", "policy": objection or "ok"}
+        return {INFERENCE: "ok", POLICY: objection or "ok"}
+
+
+def _looked_at(components: Mapping[str, Trouble]) -> dict[str, str]:
+    return {name: trouble() or "ok" for name, trouble in components.items()}
 
 
 def _objection(policy: Policy, description: ModelDescription) -> str | None:

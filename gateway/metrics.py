@@ -41,6 +41,17 @@ class Metrics:
             "Uploads whose scores were there already, by where: memory, ledger or flight.",
             ("source",),
         )
+        self._retries = self._counter(
+            "imagesafety_retries_total",
+            "Calls made again, or not, by why the one before failed (unavailable, overload) and "
+            "outcome: answered, failed, or no retry: not_kept, throttled, too_late, given_up.",
+            ("reason", "outcome"),
+        )
+        self._hedges = self._counter(
+            "imagesafety_hedges_total",
+            "Second calls beside one that took long, by outcome: won or lost.",
+            ("outcome",),
+        )
         self._rows = self._counter(
             "imagesafety_ledger_rows_total",
             "Decisions recorded, by where: database, spool or nowhere (lost).",
@@ -104,6 +115,14 @@ class Metrics:
     def count_repeat(self, source: str) -> None:
         """Counts an upload whose scores were there already: in memory, ledger or flight."""
         self._repeats.labels(source).inc()
+
+    def count_retry(self, reason: str, outcome: str) -> None:
+        """Counts what came after a call that another replica might have done better."""
+        self._retries.labels(reason, outcome).inc()
+
+    def count_hedge(self, outcome: str) -> None:
+        """Counts a second call beside one that took long: won or lost."""
+        self._hedges.labels(outcome).inc()
 
     def count_rows(self, stored: str, rows: int) -> None:
         """Counts recorded decisions: in the database, the spool or nowhere."""

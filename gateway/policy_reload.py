@@ -7,33 +7,23 @@ after inference has scored a picture for it: its concepts are warm then, and kno
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import hashlib
 import logging
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import grpc
-
 from gateway.metrics import Metrics
 from gateway.policy_in_force import CurrentPolicy, PolicyInForce
-from imagesafety.client import ScoringClient, ScoringError
+from gateway.policy_trial import NotTakenError, try_policy
+from imagesafety.client import ScoringClient
 from imagesafety.policy import Policy
 from imagesafety.policy_file import PolicyError, parse_policy
-from imagesafety.verdict import judge_image
 
 LARGEST_BYTES = 1024 * 1024
 LOOK_SECONDS = 1.0
-WARM_UP_SECONDS = 60.0  # encoding many prompts takes a CPU a while
 LOOKS_BETWEEN_TRIES = 5  # while inference doesn't take the policy
-
-# One grey pixel.
-WARM_UP_PNG = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
-)
 
 log = logging.getLogger("gateway")
 
@@ -127,8 +117,8 @@ class PolicyReloader:
             self._note_problem(seen, str(error), refused=True)
             return
         try:
-            await self._warm_up(policy)
-        except _NotTakenError as error:
+            await try_policy(self._client, PolicyInForce(policy))
+        except NotTakenError as error:
             # Tried again even where inference refuses it: another model may be on its way there.
             self._note_problem(seen, str(error), refused=error.refused)
             self._final = False
@@ -154,40 +144,6 @@ class PolicyReloader:
         if self._warned != self._problem:
             self._warned = self._problem
             log.warning("the old policy stays in force: %s", reason)
-
-    async def _warm_up(self, policy: Policy) -> None:
-        """Has a picture scored for the policy. Raises _NotTakenError."""
-        try:
-            scores = await self._client.score_image(
-                _picture(),
-                concepts=PolicyInForce(policy).concepts,
-                timeout=WARM_UP_SECONDS,
-                tiles=policy.tiles,
-                closer_when=policy.closer_when,
-            )
-            reason = policy.mismatch(scores.model.name, scores.model.weights_digest)
-            if reason is not None:
-                raise _NotTakenError(reason, refused=True)
-            judge_image(policy, [view.similarities for view in scores.views])
-        except ScoringError as error:
-            refused = error.code is grpc.StatusCode.INVALID_ARGUMENT
-            what = "inference refuses it" if refused else "the new one waits for inference"
-            raise _NotTakenError(f"{what}: {error.message}", refused=refused) from error
-        except ValueError as error:
-            reason = f"inference gives scores that can't be judged: {error}"
-            raise _NotTakenError(reason, refused=True) from error
-
-
-class _NotTakenError(Exception):
-    """The policy can't be used with inference as it is now; `refused` if that has an answer."""
-
-    def __init__(self, reason: str, *, refused: bool) -> None:
-        super().__init__(reason)
-        self.refused = refused
-
-
-async def _picture() -> AsyncIterator[bytes]:
-    yield WARM_UP_PNG
 
 
 def _read(path: Path) -> _Seen:

@@ -22,6 +22,7 @@ from gateway.evidence import Cause, TooLargeError, Unscored
 from gateway.examination import Examined, Examiner
 from gateway.examination_request import ExaminationRequest
 from gateway.http_protocol import FIRST_BYTE
+from gateway.kept_bytes import KeptBytes
 from gateway.ledger.ledger import AnyLedger, LedgerUnavailableError
 from gateway.metrics import Metrics
 from gateway.overrides.matching import OverrideSource
@@ -95,6 +96,7 @@ class Scanner:
         metrics: Metrics,
     ) -> None:
         self._settings = settings
+        self._kept = KeptBytes(settings.retry_bytes)
         self._examiner = examiner
         self._decider = decider
         self._policy = policy
@@ -105,7 +107,7 @@ class Scanner:
     async def scan(self, request: Request) -> Response:
         """The endpoint."""
         started: float = request.scope["state"].get(FIRST_BYTE, time.monotonic())
-        body = Upload(request.receive, self._settings.max_upload_bytes)
+        body = Upload(request.receive, self._settings.max_upload_bytes, self._kept)
         try:
             upload = self._admit(request, body)
             examined = await self._examine(upload, started)
@@ -172,6 +174,8 @@ class Scanner:
         except (UploadTooLargeError, TooLargeError) as error:
             limit = f"the body is over {self._settings.max_upload_bytes} bytes"
             raise RefusedError(413, "too_large", str(error) or limit) from error
+        finally:
+            upload.upload.forget()
 
     async def _have_rescanned(self, upload: ExaminationRequest) -> None:
         """Has a file fetched again whose hash was not known yet when its row was written."""

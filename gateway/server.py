@@ -15,10 +15,9 @@ import uvicorn
 import uvloop
 from starlette.applications import Starlette
 
-from gateway.assembly import assembled
+from gateway.assembly import Gateway, assembled
 from gateway.http_protocol import BoundedHttpProtocol
 from gateway.ledger.database import LedgerError
-from gateway.policy_reload import PolicyReloader
 from gateway.settings import Settings, host_and_port, load_settings
 from imagesafety.policy import Policy
 from imagesafety.policy_file import PolicyError, find_policy, load_policy
@@ -78,7 +77,7 @@ async def _serve(
     try:
         async with assembled(settings, path, policy) as gateway:
             servers = [_server(app, settings) for app in (gateway.uploads, gateway.admin)]
-            _handle_signals(servers, gateway.reloader)
+            _handle_signals(servers, gateway, settings.drain_delay)
             log.info(
                 "listening on http://%s, admin pages on http://%s, inference at %s, policy for %s",
                 *(settings.listen, settings.admin_listen, settings.inference, policy.model),
@@ -113,13 +112,23 @@ def _server(app: Starlette, settings: Settings) -> _Server:
     )
 
 
-def _handle_signals(servers: Sequence[_Server], reloader: PolicyReloader) -> None:
+def _handle_signals(servers: Sequence[_Server], gateway: Gateway, drain_delay: float) -> None:
+    loop = asyncio.get_running_loop()
+
     def stop() -> None:
+        if gateway.drain.begun:  # asked a second time
+            close()
+            return
+        gateway.drain.begun = True
+        if drain_delay:
+            log.info("stopping: not ready, uploads are still taken for %g s", drain_delay)
+        loop.call_later(drain_delay, close)
+
+    def close() -> None:
         log.info("stopping: running uploads are finished")
         for server in servers:
             server.should_exit = True
 
-    loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop)
-    loop.add_signal_handler(signal.SIGHUP, reloader.ask)
+    loop.add_signal_handler(signal.SIGHUP, gateway.reloader.ask)

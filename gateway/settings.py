@@ -69,6 +69,18 @@ class Settings(BaseSettings):
     time_budget: float = Field(
         8.0, gt=0.1, le=300, description="seconds from an upload's first byte to its answer"
     )
+    retry_bytes: int = Field(
+        48 * 1024 * 1024,
+        ge=0,
+        description="bytes that uploads under way may keep, each a quarter at most, to be sent to "
+        "another inference replica if one fails",
+    )
+    hedge_after: float = Field(
+        0.0,
+        ge=0,
+        description="seconds after an upload's end without scores, after which a second replica is "
+        "asked too; 0: never",
+    )
     max_upload_bytes: int = Field(40 * 1024 * 1024, ge=1, description="larger uploads get 413")
     allowed_networks: str = Field(
         LOOPBACK_AND_PRIVATE, description="who may call as IPADDR, separated by commas"
@@ -125,6 +137,18 @@ class Settings(BaseSettings):
     pict_rs_api_key: str = Field("", description="its server.api_key", repr=False)
     on_late_reject: Literal["report", "purge"] = Field(
         "report", description="what to do in pict-rs with a file that is rejected after a rescan"
+    )
+    warm_up_seconds: float = Field(
+        60.0,
+        ge=0,
+        description="how long /readyz waits at the start for inference to embed the policy's "
+        "concepts",
+    )
+    drain_delay: float = Field(
+        0.0,
+        ge=0,
+        description="seconds for which SIGTERM goes on taking uploads, while /readyz tells load "
+        "balancers to send no more",
     )
     drain_seconds: int = Field(15, ge=0, description="how long SIGTERM lets uploads finish")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

@@ -1,4 +1,4 @@
-"""The body of an upload, as it comes in: never whole, never more than the limit."""
+"""The body of an upload, as it comes in: kept while it may be needed again, if there is room."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator
 
 from starlette.types import Receive
 
+from gateway.kept_bytes import KeptBytes
+
 
 class UploadTooLargeError(Exception):
     """The body is over the limit."""
@@ -21,12 +23,19 @@ class ClientGoneError(Exception):
 
 
 class Upload:
-    """Reads an ASGI request body chunk by chunk; the sender waits while nobody asks for more."""
+    """Reads an ASGI request body chunk by chunk; the sender waits while nobody asks for more.
 
-    def __init__(self, receive: Receive, max_bytes: int) -> None:
+    What was read is kept until `forget` to be sent again, while `kept` has room for it.
+    """
+
+    def __init__(self, receive: Receive, max_bytes: int, kept: KeptBytes) -> None:
         self._receive = receive
         self._max_bytes = max_bytes
-        self._gathered: deque[bytes] = deque()
+        self._budget = kept
+        self._taken = 0  # of the budget
+        self._chunks: deque[bytes] = deque()
+        self._gone = 0  # chunks before those in `_chunks`
+        self._is_kept = True
         self._end = asyncio.Event()
         self._hash = hashlib.sha256()
         self._whole = False
@@ -48,6 +57,11 @@ class Upload:
         """The time.monotonic() of the body's end; None until all of it came."""
         return self._ended_at
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether all that was read is still there, so that iterating begins at the beginning."""
+        return self._gone == 0
+
     async def gather(self, most: int, seconds: float) -> bool:
         """Waits for the first bytes, then a little longer, so that a small body is there whole.
 
@@ -55,26 +69,61 @@ class Upload:
         stays part of what iterating yields. Raises as `__aiter__`.
         """
         first = await self._next()
-        self._gathered.append(first)
+        self._hold(first)
         if not self.ended:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     while not self.ended and self.received < most:
-                        self._gathered.append(await self._next())
+                        self._hold(await self._next())
         return bool(first)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yields the body. Raises UploadTooLargeError and ClientGoneError."""
-        while self._gathered:
-            if chunk := self._gathered.popleft():
-                yield chunk
-        while chunk := await self._next():
+        """Yields the body from its beginning; once only if it is not kept.
+
+        Several may iterate, but only one of them before the body has ended. Raises
+        UploadTooLargeError and ClientGoneError.
+        """
+        place = 0
+        while True:
+            if place < self._gone:
+                raise RuntimeError("this part of the body is gone")
+            if place == self._gone + len(self._chunks):
+                chunk = await self._next()
+                if not chunk:
+                    return
+                self._hold(chunk)
+            chunk = self._chunks[place - self._gone]
+            place += 1
+            while not self._is_kept and self._gone < place:
+                self._chunks.popleft()
+                self._gone += 1
             yield chunk
+
+    def forget(self) -> None:
+        """Gives up what was kept: nobody will ask for it any more."""
+        self._stop_keeping()
+        self._gone += len(self._chunks)
+        self._chunks.clear()
 
     async def read_rest(self) -> None:
         """Reads to the end, for the hash. Raises as `__aiter__`."""
         while await self._next():
             pass
+
+    def _hold(self, chunk: bytes) -> None:
+        """Has a chunk for who iterates, and for later if there is room."""
+        if not chunk:  # the end
+            return
+        self._chunks.append(chunk)
+        if self._is_kept and self._budget.take(len(chunk), self._taken):
+            self._taken += len(chunk)
+        else:
+            self._stop_keeping()
+
+    def _stop_keeping(self) -> None:
+        self._is_kept = False
+        self._budget.give_back(self._taken)
+        self._taken = 0
 
     async def _next(self) -> bytes:
         """The next bytes; empty at the end of the body."""

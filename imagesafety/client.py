@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -19,6 +16,8 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from imagesafety.channel import ReplicaChannel
+from imagesafety.channel import TlsFiles as TlsFiles  # others import it from here
 from imagesafety.policy import Band, Concept
 from imagesafety.scores import (
     ImageScores,
@@ -28,22 +27,10 @@ from imagesafety.scores import (
     model_description,
 )
 from imagesafety.server_status import ServerStatus
-from imagesafety.v1 import scoring_pb2, scoring_pb2_grpc
+from imagesafety.v1 import scoring_pb2
 
 MAX_CHUNK_BYTES = 1024 * 1024  # well under gRPC's default limit of 4 MiB a message
 ERROR_DOMAIN = "imagesafety"
-
-# A replica that hangs is noticed within seconds: without ping_timeout_ms it takes a minute.
-# Reconnecting begins quickly, so that a restarted service is used again at once.
-_CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 3_000),
-    ("grpc.http2.ping_timeout_ms", 3_000),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 4_000),  # also how long one attempt may take
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
-)
 
 
 class ScoringError(Exception):
@@ -72,41 +59,15 @@ class ConceptSet:
         )
 
 
-@dataclass(frozen=True)
-class TlsFiles:
-    """PEM files: `ca` to trust, and `certificate` with `key` to show where the service asks."""
-
-    ca: Path
-    certificate: Path | None = None
-    key: Path | None = None
-
-    def credentials(self) -> grpc.ChannelCredentials:
-        """Reads the files. Raises OSError for one that can't be used."""
-        # gRPC would take anything here, and fail every call later.
-        try:
-            check = ssl.create_default_context(cafile=self.ca)
-            if self.certificate is not None:
-                check.load_cert_chain(self.certificate, self.key)
-        except OSError as error:
-            files = ", ".join(str(f) for f in (self.ca, self.certificate, self.key) if f)
-            raise OSError(f"TLS files can't be used ({files}): {error}") from error
-        return grpc.ssl_channel_credentials(
-            root_certificates=self.ca.read_bytes(),
-            private_key=self.key.read_bytes() if self.key else None,
-            certificate_chain=self.certificate.read_bytes() if self.certificate else None,
-        )
-
-
 class ScoringClient:
-    """A channel to the inference service at any gRPC target."""
+    """The inference service at any gRPC target: each call goes to one of the replicas there.
+
+    Certificates that change in their files are used from then on.
+    """
 
     def __init__(self, target: str, tls: TlsFiles | None = None) -> None:
-        self._channel = (
-            grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
-            if tls is None
-            else grpc.aio.secure_channel(target, tls.credentials(), options=_CHANNEL_OPTIONS)
-        )
-        self._stub = scoring_pb2_grpc.ScoringServiceStub(self._channel)
+        """Raises OSError for TLS files that can't be used."""
+        self._replicas = ReplicaChannel(target, tls)
         self.model: ModelIdentity | None = None
         """The model that answered last."""
 
@@ -123,14 +84,15 @@ class ScoringClient:
 
     async def close(self) -> None:
         """Ends calls that still run and closes the connection."""
-        await self._channel.close()
+        await self._replicas.close()
 
     async def describe_model(self, *, timeout: float) -> ModelDescription:  # noqa: ASYNC109
         """Which model the service has, and its limits. Raises ScoringError."""
         try:
-            answer = await self._stub.DescribeModel(
-                scoring_pb2.DescribeModelRequest(), timeout=timeout
-            )
+            with self._replicas.stub() as stub:
+                answer = await stub.DescribeModel(
+                    scoring_pb2.DescribeModelRequest(), timeout=timeout
+                )
         except grpc.aio.AioRpcError as error:
             raise _scoring_error(error) from error
         description = model_description(answer)
@@ -179,27 +141,35 @@ class ScoringClient:
             ),
             media_type=media_type,
         )
-        call = self._stub.ScoreImage(timeout=timeout)
-        status = ServerStatus(call)
-        sending = asyncio.create_task(_send(call, header, chunks))
-        answering = asyncio.ensure_future(call)
-        try:
-            await asyncio.wait({sending, answering}, return_when=asyncio.FIRST_COMPLETED)
-            if not answering.done() and not sending.cancelled():
-                sending.result()  # raises what `chunks` raised
-            await asyncio.wait({answering})
-            if answering.cancelled():  # not by the caller, whose cancellation would end the wait
-                code = grpc.StatusCode.UNAVAILABLE
-                raise ScoringError(code, "", "the connection was closed during the call")
-            scores = image_scores(answering.result().scores)
-            self.model = scores.model
-            return scores
-        except grpc.aio.AioRpcError as error:
-            raise _scoring_error(status.of(error)) from error
-        finally:
-            sending.cancel()
-            call.cancel()
-            await asyncio.gather(sending, answering, return_exceptions=True)
+        with self._replicas.stub() as stub:
+            scores = await _call(stub.ScoreImage(timeout=timeout), header, chunks)
+        self.model = scores.model
+        return scores
+
+
+async def _call(
+    call: grpc.aio.StreamUnaryCall[scoring_pb2.ScoreImageRequest, scoring_pb2.ScoreImageResponse],
+    header: scoring_pb2.ScoreImageHeader,
+    chunks: AsyncIterable[bytes],
+) -> ImageScores:
+    status = ServerStatus(call)
+    sending = asyncio.create_task(_send(call, header, chunks))
+    answering = asyncio.ensure_future(call)
+    try:
+        await asyncio.wait({sending, answering}, return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done() and not sending.cancelled():
+            sending.result()  # raises what `chunks` raised
+        await asyncio.wait({answering})
+        if answering.cancelled():  # not by the caller, whose cancellation would end the wait
+            code = grpc.StatusCode.UNAVAILABLE
+            raise ScoringError(code, "", "the connection was closed during the call")
+        return image_scores(answering.result().scores)
+    except grpc.aio.AioRpcError as error:
+        raise _scoring_error(status.of(error)) from error
+    finally:
+        sending.cancel()
+        call.cancel()
+        await asyncio.gather(sending, answering, return_exceptions=True)
 
 
 async def _send(

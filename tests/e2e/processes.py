@@ -96,6 +96,8 @@ def gateway(
     admin = f"127.0.0.1:{free_port()}"
     command = ["gateway", "--listen", address, "--admin-listen", admin, "--inference", target]
     path = "readyz" if ready else "livez"
+    if not ready:  # nor is anything to be asked of inference but what the test does
+        command += ["--warm-up-seconds", "0"]
     with contextlib.ExitStack() as stack:
         folder = data_folder or stack.enter_context(tempfile.TemporaryDirectory())
         service = stack.enter_context(

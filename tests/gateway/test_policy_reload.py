@@ -14,7 +14,8 @@ import pytest
 
 from gateway.metrics import Metrics
 from gateway.policy_in_force import CurrentPolicy
-from gateway.policy_reload import LARGEST_BYTES, LOOKS_BETWEEN_TRIES, WARM_UP_PNG, PolicyReloader
+from gateway.policy_reload import LARGEST_BYTES, LOOKS_BETWEEN_TRIES, PolicyReloader
+from gateway.policy_trial import TRIAL_PNG
 from imagesafety.client import ScoringClient
 from imagesafety.policy import Policy
 from imagesafety.policy_file import load_policy
@@ -152,7 +153,7 @@ def test_the_picture_for_warming_up_can_be_decoded() -> None:
     preprocessing = Preprocessing(64, 64, "squash", "bicubic", 0)
     limits = MediaLimits(max_pixels=40_000_000, max_frames=10, max_seconds=10)
     request = Request("", max_frames=1, frame_seconds=60, tiles=3)
-    decoded = Decoder(preprocessing, limits, random.Random(1)).decode(WARM_UP_PNG, request)
+    decoded = Decoder(preprocessing, limits, random.Random(1)).decode(TRIAL_PNG, request)
     assert len(decoded.views) == 1
 
 
@@ -237,7 +238,7 @@ async def test_the_new_concepts_are_scored_before_they_are_in_force(tmp_path: Pa
             if message.HasField("header"):
                 asked.append(message.header.options)
             data += message.chunk
-        assert data == WARM_UP_PNG
+        assert data == TRIAL_PNG
         assert it.text == OLD
         return scores(0.1, 0.2)
 

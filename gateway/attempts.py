@@ -1,0 +1,137 @@
+"""Has an upload scored: by another replica if one fails, by two if one takes long."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Protocol
+
+from gateway.metrics import Metrics
+from gateway.retry import (
+    MOST_ATTEMPTS,
+    Failure,
+    RetryThrottle,
+    failure_of,
+    is_in_time,
+    pause_before,
+)
+from imagesafety.client import ScoringError
+from imagesafety.scores import ImageScores
+
+
+class Resendable(Protocol):
+    """A file that is sent as it comes in, and again while it is kept."""
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The file from its beginning."""
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether its beginning is still there."""
+
+    @property
+    def sent_at(self) -> float | None:
+        """The time.monotonic() at which the last of `chunks` was sent, if it was."""
+
+
+Send = Callable[[AsyncIterator[bytes], float], Coroutine[None, None, ImageScores]]
+"""Sends a file to a replica, for so many seconds at most. Raises ScoringError."""
+
+
+class Attempts:
+    """What the calls of all uploads have in common."""
+
+    def __init__(self, metrics: Metrics, *, hedge_after: float = 0.0) -> None:
+        """`hedge_after` is in seconds since a file was sent; 0: never."""
+        self._metrics = metrics
+        self._hedge_after = hedge_after
+        self._throttle = RetryThrottle()
+
+    async def score(self, file: Resendable, send: Send, until: float) -> ImageScores:
+        """The scores of a file by the monotonic time `until`.
+
+        A call that failed for want of a replica, or of room in one, is made again as long as the
+        file is kept and there is time; gRPC gives it to one that is well, another one most likely.
+        Raises ScoringError, and what `file.chunks` does.
+        """
+        retried: Failure | None = None
+        for number in itertools.count(1):
+            try:
+                scores = await self._ask(file, send, until)
+            except ScoringError as error:
+                failure = failure_of(error)
+                if retried is not None:
+                    self._metrics.count_retry(retried, "answered" if failure is None else "failed")
+                if failure is None:
+                    raise
+                if failure is Failure.OVERLOAD:
+                    self._throttle.failed()
+                pause = pause_before(number + 1, random.random())  # noqa: S311 - no secret
+                objection = self._objection(failure, number, file, until - pause)
+                if objection is not None:
+                    self._metrics.count_retry(failure, objection)
+                    raise
+                retried = failure
+                await asyncio.sleep(pause)
+                continue
+            self._throttle.succeeded()
+            if retried is not None:
+                self._metrics.count_retry(retried, "answered")
+            return scores
+        raise AssertionError  # the loop has no other end
+
+    def _objection(
+        self, failure: Failure, attempts: int, file: Resendable, until: float
+    ) -> str | None:
+        """Why there is no further attempt, by the words of the metric."""
+        if not file.is_kept:
+            return "not_kept"
+        if attempts >= MOST_ATTEMPTS:
+            return "given_up"
+        if not is_in_time(until - time.monotonic()):
+            return "too_late"
+        if failure is Failure.OVERLOAD and not self._throttle.allows:
+            return "throttled"
+        return None
+
+    async def _ask(self, file: Resendable, send: Send, until: float) -> ImageScores:
+        """Makes a call, and a second one beside it if the first takes long."""
+        if not self._hedge_after:
+            return await send(file.chunks(), until - time.monotonic())
+        calls = {asyncio.create_task(send(file.chunks(), until - time.monotonic()))}
+        hedge: asyncio.Task[ImageScores] | None = None
+        try:
+            while True:
+                wait = self._seconds_to_hedge(file) if hedge is None else None
+                done, _ = await asyncio.wait(
+                    calls, timeout=wait, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not done and self._seconds_to_hedge(file) <= 0:
+                    hedge = asyncio.create_task(send(file.chunks(), until - time.monotonic()))
+                    calls.add(hedge)
+                for call in done:
+                    calls.discard(call)
+                    if calls and _may_be_made_up_for(call):
+                        continue
+                    if hedge is not None:
+                        self._metrics.count_hedge("won" if call is hedge else "lost")
+                    return call.result()
+        finally:
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+
+    def _seconds_to_hedge(self, file: Resendable) -> float:
+        """How long to wait for the first call alone."""
+        if file.sent_at is None or not file.is_kept:
+            return self._hedge_after
+        return file.sent_at + self._hedge_after - time.monotonic()
+
+
+def _may_be_made_up_for(call: asyncio.Task[ImageScores]) -> bool:
+    """Whether a call has failed in a way that the other one may do better."""
+    error = call.exception()
+    return isinstance(error, ScoringError) and failure_of(error) is not None
