@@ -52,13 +52,13 @@ class ScriptedInference(scoring_pb2_grpc.ScoringServiceServicer):
 
 @contextlib.asynccontextmanager
 async def scripted(
-    behaviour: Behaviour, model: scoring_pb2.ModelIdentity = MODEL
+    behaviour: Behaviour, model: scoring_pb2.ModelIdentity = MODEL, port: int = 0
 ) -> AsyncIterator[tuple[str, ScriptedInference]]:
     """Serves; yields the address and the service."""
     server = grpc.aio.server()
     service = ScriptedInference(behaviour, model)
     scoring_pb2_grpc.add_ScoringServiceServicer_to_server(service, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     try:
         yield f"127.0.0.1:{port}", service
