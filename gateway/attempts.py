@@ -21,6 +21,8 @@ from gateway.retry import (
 from imagesafety.client import ScoringError
 from imagesafety.scores import ImageScores
 
+_MOST_CALLS = 3  # at once: the second one may go to the same replica as the first
+
 
 class Resendable(Protocol):
     """A file that is sent as it comes in, and again while it is kept."""
@@ -98,37 +100,37 @@ class Attempts:
         return None
 
     async def _ask(self, file: Resendable, send: Send, until: float) -> ImageScores:
-        """Makes a call, and a second one beside it if the first takes long."""
+        """Makes a call, and further ones beside it while there is no answer."""
         if not self._hedge_after:
             return await send(file.chunks(), until - time.monotonic())
-        calls = {asyncio.create_task(send(file.chunks(), until - time.monotonic()))}
-        hedge: asyncio.Task[ImageScores] | None = None
+        first = asyncio.create_task(send(file.chunks(), until - time.monotonic()))
+        calls, begun = {first}, 1
         try:
             while True:
-                wait = self._seconds_to_hedge(file) if hedge is None else None
+                wait = self._seconds_to_hedge(file, begun) if begun < _MOST_CALLS else None
                 done, _ = await asyncio.wait(
                     calls, timeout=wait, return_when=asyncio.FIRST_COMPLETED
                 )
-                if not done and self._seconds_to_hedge(file) <= 0:
-                    hedge = asyncio.create_task(send(file.chunks(), until - time.monotonic()))
-                    calls.add(hedge)
+                if not done and self._seconds_to_hedge(file, begun) <= 0:
+                    calls.add(asyncio.create_task(send(file.chunks(), until - time.monotonic())))
+                    begun += 1
                 for call in done:
                     calls.discard(call)
                     if calls and _may_be_made_up_for(call):
                         continue
-                    if hedge is not None:
-                        self._metrics.count_hedge("won" if call is hedge else "lost")
+                    if begun > 1:
+                        self._metrics.count_hedge("lost" if call is first else "won")
                     return call.result()
         finally:
             for call in calls:
                 call.cancel()
             await asyncio.gather(*calls, return_exceptions=True)
 
-    def _seconds_to_hedge(self, file: Resendable) -> float:
-        """How long to wait for the first call alone."""
+    def _seconds_to_hedge(self, file: Resendable, calls: int) -> float:
+        """How long to wait for an answer before there is one more call than so many."""
         if file.sent_at is None or not file.is_kept:
             return self._hedge_after
-        return file.sent_at + self._hedge_after - time.monotonic()
+        return file.sent_at + calls * self._hedge_after - time.monotonic()
 
 
 def _may_be_made_up_for(call: asyncio.Task[ImageScores]) -> bool:

@@ -31,7 +31,9 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
 
         async def start_gateway(target: str, *flags: str) -> Service:
             await stack.aclose()
-            here = gateway(target, *flags, data_folder=tmp_path)
+            # Of a warm-up, the service would see a picture more.
+            once = ("--warm-up-seconds", "0")
+            here = gateway(target, *flags, *once, data_folder=tmp_path)
             return await stack.enter_async_context(off_loop(here))
 
         yield start_gateway
