@@ -17,12 +17,11 @@ class Trend:
     per_hour: float
     error: float
 
-    def is_flat(self, allowed: float) -> bool:
-        """Whether growth of more than `allowed` an hour is ruled out, or not shown.
-
-        It is shown where the slope is over what is allowed by more than twice its error.
-        """
-        return self.per_hour - 2 * self.error <= allowed
+    def is_flat(self, allowed: float) -> bool | None:
+        """Whether it grows by at most `allowed` an hour; None where two errors leave that open."""
+        if self.per_hour + 2 * self.error <= allowed:
+            return True
+        return False if self.per_hour - 2 * self.error > allowed else None
 
 
 def trend(times: Sequence[float], values: Sequence[float]) -> Trend:

@@ -31,7 +31,7 @@ class Rates:
     def ratio(self) -> float:
         """Both at once against the mean of each alone: the median over the rounds."""
         return statistics.median(
-            both / statistics.mean(alone)
+            both / (sum(alone) / len(alone))
             for both, alone in zip(self.together, zip(*self.alone, strict=True), strict=True)
         )
 

@@ -1,4 +1,4 @@
-"""A long steady load, with clients that hang up: does anything grow?"""
+"""A long steady load, with clients that hang up: whether anything grows."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def soak(options: Options) -> list[Line]:
             unscanned_line(ROW, it, verdict),
             *latency_lines(ROW, it),
             told(ROW, "sampled", f"{(1 - WARM_UP) * seconds:.0f} s after {WARM_UP:.0%} warm-up"),
-            *(line for each in samples for line in _lines(each)),
+            *(line for each in samples for line in _lines(each, whole=seconds >= SECONDS)),
         ]
 
 
@@ -83,7 +83,8 @@ async def _sampled(it: Stage, seconds: float) -> list[Samples]:
     return list(found.values())
 
 
-def _lines(samples: Samples) -> Iterator[Line]:
+def _lines(samples: Samples, *, whole: bool) -> Iterator[Line]:
+    """A short soak may be too short to tell; one of full length has to tell."""
     if len(samples.times) < 6:
         yield told(ROW, f"{samples.name}", "gone before it could be measured")
         return
@@ -91,7 +92,10 @@ def _lines(samples: Samples) -> Iterator[Line]:
     resident = statistics.median(samples.resident)
     growth = f"{slope.per_hour:+.1f} ± {slope.error:.1f} MB/h of {resident:.0f} MB"
     flat = slope.is_flat(ALLOWED_MB)
-    required = f"≤ {ALLOWED_MB:g} MB/h (2 errors)"
+    if flat is None:
+        flat = False if whole else None
+        growth += ", unclear" if whole else ", too short to tell"
+    required = f"≤ {ALLOWED_MB:g} MB/h + 2 errors"
     yield Line(ROW, f"{samples.name}: memory", required, growth, flat)
     for what, values, more in (
         ("descriptors", samples.descriptors, MORE_DESCRIPTORS),
