@@ -106,6 +106,11 @@ class Stage:
         """Has the name point to these replicas."""
         self.names.addresses = tuple(replica.host for replica in replicas)
 
+    def busiest(self, seconds: float) -> Process:
+        """The replica that did most in the last seconds: what befalls it is felt."""
+        living = [replica for replica in self.fleet.replicas if not replica.ended]
+        return max(living, key=lambda replica: self.shares.share(replica.host, seconds))
+
     async def until_share(self, host: str, least: float, seconds: float) -> float:
         """How long it took until a replica did so much of the work; infinite if it was longer."""
         return await self._until(lambda: self.shares.share(host, 3) >= least, seconds)

@@ -36,7 +36,7 @@ def sha(number: int) -> bytes:
 
 def decided(number: int, cause: str, decision: str, noise: float) -> tuple[Answered, LedgerRow]:
     status = 200 if decision == "accept" else 406 if cause == "policy" else 503
-    similarities = ()
+    similarities: tuple[tuple[float, ...], ...] = ()
     if cause == "policy":
         similarities = tuple(
             tuple(value + noise for value in view) for view in PICTURES[number % len(PICTURES)]
@@ -184,26 +184,23 @@ def test_an_end_of_nothing_is_found() -> None:
 def test_a_status_that_is_not_the_decisions_is_found() -> None:
     answer = ALL_SCORED.events[1]
     assert isinstance(answer, Answered)
-    events: list[Event] = [
-        ALL_SCORED.events[0],
-        replace(answer, status=503),
-        *ALL_SCORED.events[2:],
-    ]
+    events = list(ALL_SCORED.events)
+    events[1] = replace(answer, status=503)
     assert kinds(events, ALL_SCORED.rows) == {("wrong status", 0)}
 
 
 def test_an_answer_that_is_no_decision_is_a_failed_upload() -> None:
-    events = [Sent(0, 0, sha(0), 0.0), Answered(0, 502, "", "", "", 1.0)]
+    events: list[Event] = [Sent(0, 0, sha(0), 0.0), Answered(0, 502, "", "", "", 1.0)]
     verdict = check(events, [], PICTURES)
     assert (verdict.violations, verdict.failed, verdict.lost) == ([], {"HTTP 502": 1}, 1)
 
 
 def test_who_hangs_up_has_lost_nothing() -> None:
-    events = [Sent(0, 0, sha(0), 0.0), Failed(0, "hang-up", "", 1.0)]
+    events: list[Event] = [Sent(0, 0, sha(0), 0.0), Failed(0, "hang-up", "", 1.0)]
     assert check(events, [], PICTURES).lost == 0
 
 
 def test_an_upload_whose_budget_ran_out_before_its_end_has_a_row_without_its_hash() -> None:
     answer, row = decided(0, "deadline", "accept", 0)
-    events = [Sent(0, 0, sha(0), 0.0), answer]
+    events: list[Event] = [Sent(0, 0, sha(0), 0.0), answer]
     assert check(events, [replace(row, sha256=None)], PICTURES).violations == []

@@ -44,7 +44,8 @@ async def kill(options: Options, plan: Plan = Plan()) -> list[Line]:  # noqa: B0
 
 async def _replace(it: Stage) -> float:
     """Kills one and starts another; how long that took to get its share once it was ready."""
-    victim, *others = it.fleet.replicas
+    victim = it.busiest(3)
+    others = [replica for replica in it.fleet.replicas if replica is not victim]
     await asyncio.to_thread(victim.kill)
     it.publish(*others)
     new = await it.start_replica()

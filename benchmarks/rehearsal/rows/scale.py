@@ -30,10 +30,11 @@ class Rates:
     @property
     def ratio(self) -> float:
         """Both at once against the mean of each alone: the median over the rounds."""
-        return statistics.median(
-            both / (sum(alone) / len(alone))
-            for both, alone in zip(self.together, zip(*self.alone, strict=True), strict=True)
-        )
+        each = zip(*self.alone, strict=True)
+        ratios = [
+            both * REPLICAS / sum(alone) for both, alone in zip(self.together, each, strict=True)
+        ]
+        return statistics.median(ratios)
 
 
 async def scale(options: Options) -> list[Line]:
