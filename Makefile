@@ -1,9 +1,10 @@
 # make run · make test · make lint · make protos · make demo-model
+# make rehearse · make rehearse ROW=kill,hang SECONDS=20
 # make bench · make bench-overhead · make bench-ledger · make bench-peers · make bench-decode
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: run test lint bench bench-overhead bench-ledger bench-peers bench-decode protos format demo-model evaluate-demo constraints
+.PHONY: run test lint rehearse bench bench-overhead bench-ledger bench-peers bench-decode protos format demo-model evaluate-demo constraints
 
 run: .venv/installed
 	$(BIN)/imagesafety up
@@ -19,6 +20,11 @@ lint: .venv/installed
 	cd protos && ../$(BIN)/buf format --diff --exit-code --path imagesafety
 	cd protos && ../$(BIN)/buf build -o - | ../$(BIN)/buf breaking - --against released.binpb
 	$(BIN)/python tools/protos.py --check
+
+# Plays failures with real processes; haproxy has to be there (apt-get install haproxy). All rows take
+# about half an hour, 20 minutes of which are the soak.
+rehearse: .venv/installed
+	$(BIN)/python -m benchmarks.rehearsal $(if $(ROW),--row $(ROW)) $(if $(SECONDS),--seconds $(SECONDS))
 
 # Each takes --rounds and --seconds, such as: make bench BENCH='--rounds 1 --seconds 1'
 bench: .venv/installed

@@ -1,0 +1,1 @@
+"""Failures played on one machine with real processes: `make rehearse`."""

@@ -1,0 +1,1 @@
+"""The rows of the rehearsal, a module for each kind."""
