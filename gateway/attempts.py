@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -60,7 +59,9 @@ class Attempts:
         Raises ScoringError, and what `file.chunks` does.
         """
         retried: Failure | None = None
-        for number in itertools.count(1):
+        number = 0
+        while True:
+            number += 1
             try:
                 scores = await self._ask(file, send, until)
             except ScoringError as error:
@@ -83,7 +84,6 @@ class Attempts:
             if retried is not None:
                 self._metrics.count_retry(retried, "answered")
             return scores
-        raise AssertionError  # the loop has no other end
 
     def _objection(
         self, failure: Failure, attempts: int, file: Resendable, until: float
@@ -103,15 +103,16 @@ class Attempts:
         """Makes a call, and further ones beside it while there is no answer."""
         if not self._hedge_after:
             return await send(file.chunks(), until - time.monotonic())
-        first = asyncio.create_task(send(file.chunks(), until - time.monotonic()))
-        calls, begun = {first}, 1
+        now = time.monotonic()
+        first = asyncio.create_task(send(file.chunks(), until - now))
+        calls, begun, begin = {first}, 1, now
         try:
             while True:
-                wait = self._seconds_to_hedge(file, begun) if begun < _MOST_CALLS else None
+                wait = self._seconds_to_hedge(file, begun, begin) if begun < _MOST_CALLS else None
                 done, _ = await asyncio.wait(
                     calls, timeout=wait, return_when=asyncio.FIRST_COMPLETED
                 )
-                if not done and self._seconds_to_hedge(file, begun) <= 0:
+                if not done and self._seconds_to_hedge(file, begun, begin) <= 0:
                     calls.add(asyncio.create_task(send(file.chunks(), until - time.monotonic())))
                     begun += 1
                 for call in done:
@@ -126,11 +127,14 @@ class Attempts:
                 call.cancel()
             await asyncio.gather(*calls, return_exceptions=True)
 
-    def _seconds_to_hedge(self, file: Resendable, calls: int) -> float:
-        """How long to wait for an answer before there is one more call than so many."""
+    def _seconds_to_hedge(self, file: Resendable, calls: int, begin: float) -> float:
+        """How long to wait for an answer before there is one more call than so many.
+
+        `begin` is when the first of them began.
+        """
         if file.sent_at is None or not file.is_kept:
             return self._hedge_after
-        return file.sent_at + calls * self._hedge_after - time.monotonic()
+        return max(file.sent_at, begin) + calls * self._hedge_after - time.monotonic()
 
 
 def _may_be_made_up_for(call: asyncio.Task[ImageScores]) -> bool:
