@@ -133,7 +133,7 @@ async def _embed_concepts(encoder: Encoder, policy: Policy) -> ConceptEmbeddings
     try:
         return await cache.embed(ConceptSet(tuple(sets)))
     finally:
-        thread.close()
+        await thread.close()
 
 
 def _is_rejectable(scene: Scene) -> bool:

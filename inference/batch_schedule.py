@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from inference.batch_times import BatchTimes
-from inference.work_queue import Entry, Priority, WorkQueue
+from inference.work_queue import Entry, Priority, QueueFullError, WorkQueue
 
 # How much later a view counts as due for each view of its image that was taken before it, in times
 # that a view takes: an image of many views lets those by that came shortly after it.
@@ -83,7 +83,9 @@ class ScheduleLimits:
     """What the schedule keeps to: sizes in views, the delay in seconds.
 
     `overlap` is how many batches may be with the device at once; `max_delay` is how long an idle
-    device may wait for a batch to fill; `weights` are those of clients by name.
+    device may wait for a batch to fill; `weights` are those of clients by name; `spare` is which
+    part of the time until its deadline a new job must leave over, by estimate, if others are ahead
+    of it: who is admitted to be done at the last moment is late when anything takes longer.
     """
 
     max_batch: int
@@ -91,6 +93,7 @@ class ScheduleLimits:
     max_delay: float = 0.0
     overlap: int = 1
     weights: Mapping[str, float] = field(default_factory=dict)
+    spare: float = 0.0
 
 
 class Schedule:
@@ -113,21 +116,47 @@ class Schedule:
     ) -> int:
         """Takes in a job of one or more views and returns its ticket.
 
-        Raises QueueFullError, and DeadlineUnmeetableError if the device, were it free for this
-        alone, would be late.
+        Raises DeadlineUnmeetableError if the device, were it free for this alone, would be late,
+        and QueueFullError if there is no room, or so much ahead of it that it would be.
         """
         end = self._start(now) + self._alone(views)
         if end > deadline:
             self._times.doubt(end - now, deadline - now)
             raise DeadlineUnmeetableError
+        needed = self.wait(views, priority=priority, deadline=deadline, client=client, now=now)
+        if self._queue.waiting(priority) and self.is_late(needed, deadline - now):
+            raise QueueFullError("the device has too much to do to encode the image in time")
         # An image takes no more places than a batch has: others can't wait behind more of it.
         places = min(views, self._limits.max_batch)
-        ticket = self._queue.add(None, priority, deadline, client, places)
+        ticket = self._queue.add(None, priority, deadline, client, places, views)
         if not any(self._waiting.values()):
             self._since = now
         self._jobs[ticket] = _Job(views, priority)
         self._waiting[priority] += views
         return ticket
+
+    def wait(
+        self, views: int, *, priority: Priority, deadline: float, client: str, now: float
+    ) -> float:
+        """Seconds until a job that came now would be encoded, by what was measured."""
+        start = self._start(now)
+        most = start - now + self._alone(self._queue.waiting(priority) + views)
+        if not self.is_late(most, deadline - now):
+            return most  # however it is shared out; that is good enough
+        each = self._alone(self._limits.max_batch) / self._limits.max_batch
+        ahead = self._queue.ahead(priority, deadline, client, views, start, each)
+        return start - now + self._alone(ahead + views)
+
+    def is_late(self, needed: float, left: float) -> bool:
+        """Whether a job that needs so many seconds, by estimate, should not be taken in.
+
+        To be asked only where others are ahead of it: what they take will correct the estimate.
+        """
+        return needed > left * (1 - self._limits.spare)
+
+    def backlog(self, now: float, views: int = 0) -> float:
+        """Seconds of work that the device has, with what runs, if `views` more come."""
+        return self._start(now) - now + self._alone(self._queue.waiting() + views)
 
     def remove(self, ticket: int) -> None:
         """Forgets a job: nobody waits for it any more."""

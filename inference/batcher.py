@@ -80,6 +80,29 @@ class Batcher:
             del self._callers[ticket]
             self._schedule.remove(ticket)
 
+    @property
+    def waiting(self) -> int:
+        """How many images are not answered yet."""
+        return len(self._callers)
+
+    def wait(self, views: int, *, priority: Priority, deadline: float, client: str = "") -> float:
+        """Seconds until so many views would be encoded, if they were submitted now."""
+        return self._schedule.wait(
+            views,
+            priority=priority,
+            deadline=deadline,
+            client=client,
+            now=asyncio.get_running_loop().time(),
+        )
+
+    def is_late(self, needed: float, left: float) -> bool:
+        """Whether an image that needs so many seconds, by estimate, should not be taken in."""
+        return self._schedule.is_late(needed, left)
+
+    def backlog(self, views: int) -> float:
+        """Seconds of work that the device has, if `views` more come."""
+        return self._schedule.backlog(asyncio.get_running_loop().time(), views)
+
     def _look(self) -> None:
         if self._step is None and not self._closed:
             self._step = asyncio.get_running_loop().call_soon(self._advance)

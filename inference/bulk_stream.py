@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from imagesafety.v1 import scoring_pb2
-from inference.admission import Admission, ImageBuffer
+from inference.admission import Admission, ImageBuffer, Sender
 from inference.errors import Reason, ScoringError
 from inference.messages import error_status
 from inference.shared_file import SharedFile
@@ -43,6 +43,7 @@ class BulkStream:
         self,
         score: ScoreFunction,
         admission: Admission,
+        sender: Sender,
         *,
         max_images: int,
         idle_seconds: float,
@@ -53,6 +54,7 @@ class BulkStream:
         """
         self._score = score
         self._admission = admission
+        self._sender = sender
         self._max_images = max_images
         self._idle_seconds = idle_seconds
         self._listens_since = math.inf  # time since which it waits for a message
@@ -151,10 +153,10 @@ class BulkStream:
             raise ScoringError(Reason.QUEUE_FULL, f"over {self._max_images} images in pieces")
         size = min(size, self._admission.max_image_bytes)
         if not self._open:  # a place in hand must not wait for another one
-            await self._admission.wait_for_room(size)
+            await self._admission.wait_for_room(self._sender, size)
         place, buffer = ExitStack(), None
         try:
-            buffer = place.enter_context(self._admission.image(reserve=size))
+            buffer = place.enter_context(self._admission.image(self._sender, reserve=size))
         except ScoringError as error:
             await self._answer_error(request_id, error)
         self._places.add(place)

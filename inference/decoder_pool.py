@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 
+from inference.decode_times import DecodeTimes
 from inference.decoder.media import DecodedMedia, Request
 from inference.decoder.protocol import WorkerSettings
 from inference.decoder_process import (
@@ -65,8 +66,9 @@ class DecoderPool:
         max_views: int,
         weights: Mapping[str, float] | None = None,
         filter_required: bool = False,
+        on_busy: Callable[[float], None] = lambda _: None,
     ) -> None:
-        """`weights` are those of clients by name.
+        """`weights` are those of clients by name; `on_busy` is told which part has work.
 
         No further file is decoded while callers hold `max_views` views; of bulk work, half.
         """
@@ -78,6 +80,9 @@ class DecoderPool:
         self._idle: list[DecoderProcess] = []
         self._processes: set[DecoderProcess] = set()
         self._held_views = 0
+        self._on_busy = on_busy
+        self._working = 0
+        self.times = DecodeTimes(workers)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -103,6 +108,15 @@ class DecoderPool:
     def pids(self) -> frozenset[int]:
         """The process ids of the decoders."""
         return frozenset(process.pid for process in self._processes)
+
+    @property
+    def files(self) -> int:
+        """How many files wait, or are being decoded."""
+        return len(self._queue) + self._working
+
+    def ahead(self, priority: Priority, deadline: float, client: str) -> int:
+        """How many files will be decoded before one that came now."""
+        return self._working + self._queue.ahead(priority, deadline, client)
 
     @contextlib.asynccontextmanager
     async def decoded(
@@ -183,7 +197,12 @@ class DecoderPool:
 
     async def _finish(self, job: _Job, process: DecoderProcess, patience: float) -> None:
         """Takes the answer, and sees to it that there is a process for the next file."""
-        if await self._take_answer(job, process, patience):
+        self._count_working(1)
+        try:
+            goes_on = await self._take_answer(job, process, patience)
+        finally:
+            self._count_working(-1)
+        if goes_on:
             self._idle.append(process)
             self._dispatch()
         else:
@@ -191,8 +210,11 @@ class DecoderPool:
 
     async def _take_answer(self, job: _Job, process: DecoderProcess, patience: float) -> bool:
         """Gives the caller what the process found; says whether it can go on to another file."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             decoded = await process.decoded(job.request, patience)
+            self.times.observe(loop.time() - began, len(decoded.media.views))
         except NeverReceivedError:
             self._again(job)
         except KilledError:
@@ -202,6 +224,7 @@ class DecoderPool:
             else:
                 self._again(replace(job, again=True))
         except ScoringError as error:
+            self.times.observe(loop.time() - began, 0)
             _fail(job, error)
             return error.reason not in _ENDS_PROCESS
         except Exception:
@@ -215,6 +238,10 @@ class DecoderPool:
                 job.result.set_result(decoded)
             return True
         return False
+
+    def _count_working(self, more: int) -> None:
+        self._working += more
+        self._on_busy(self._working / self._workers)
 
     def _again(self, job: _Job) -> None:
         """Puts a file back that was not at fault, as far as one can know."""

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from inference.backends.tower import Embeddings as Embeddings  # others import it from here
 from inference.backends.tower import Picture
 from inference.decoder.media import Preprocessing
+
+ArgumentT = TypeVar("ArgumentT")
+_POLL_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
@@ -51,20 +56,54 @@ class Encoder(Protocol):
 class EncoderThread:
     """Runs an encoder off the event loop, in as many threads as its calls may overlap."""
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, on_busy: Callable[[bool], None] | None = None) -> None:
+        """`on_busy` is told when the first of several calls begins and when the last one ends."""
         self._encoder = encoder
         self._executor = ThreadPoolExecutor(encoder.concurrency, thread_name_prefix="encoder")
+        self._on_busy = on_busy or (lambda _: None)
+        self._calls = 0  # that were made, and are not answered
+        self._began: dict[object, float] = {}  # monotonic times, of the calls that run
 
     async def encode_images(self, pictures: Sequence[bytes]) -> Embeddings:
         """As Encoder.encode_images."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, self._encoder.encode_images, pictures)
+        return await self._call(self._encoder.encode_images, pictures)
 
     async def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         """As Encoder.encode_texts."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, self._encoder.encode_texts, texts)
+        return await self._call(self._encoder.encode_texts, texts)
 
-    def close(self) -> None:
-        """Ends the threads after the calls that they run."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
+    def running_for(self) -> float:
+        """For how many seconds the oldest call runs; 0 if none does."""
+        now = time.monotonic()
+        return max((now - began for began in list(self._began.values())), default=0.0)
+
+    async def close(self, seconds: float = math.inf) -> bool:
+        """Ends the threads after the calls that they run; False if those take longer than that."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        end = time.monotonic() + seconds
+        while self._began:
+            if time.monotonic() > end:
+                return False
+            await asyncio.sleep(_POLL_SECONDS)
+        return True
+
+    async def _call(
+        self, encode: Callable[[ArgumentT], Embeddings], argument: ArgumentT
+    ) -> Embeddings:
+        def run() -> Embeddings:
+            call = object()
+            self._began[call] = time.monotonic()
+            try:
+                return encode(argument)
+            finally:
+                del self._began[call]
+
+        if self._calls == 0:
+            self._on_busy(True)
+        self._calls += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, run)
+        finally:
+            self._calls -= 1
+            if self._calls == 0:
+                self._on_busy(False)

@@ -34,6 +34,12 @@ class Reason(Enum):
     ENCODER_FAILED = auto()
 
 
+REFUSALS = frozenset(
+    {Reason.QUEUE_FULL, Reason.DEADLINE_EXCEEDED, Reason.DRAINING, Reason.ENCODER_FAILED}
+)
+"""Those that are no fault of the image or its sender: another replica might have an answer."""
+
+
 class ScoringError(Exception):
     """An image, or a whole call, that can't be scored; the message is for the caller."""
 

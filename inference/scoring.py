@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -117,6 +119,33 @@ class Scorer:
         self._concepts = concepts
         self._frame_seconds = frame_seconds
 
+    def refuse_late(self, options: ScoringOptions, deadline: float) -> None:
+        """Looks whether an image that comes now can be done in time, before it costs anything.
+
+        Raises ScoringError with QUEUE_FULL if what is ahead of it takes too long, by estimate. How
+        long it takes itself is not known yet.
+        """
+        if deadline == math.inf:
+            return
+        files = self._decoders.ahead(options.priority, deadline, options.client)
+        decode = self._decoders.times(files)
+        # What is ahead in the queue of the decoders will be ahead in that of the device.
+        views = math.ceil(files * self._decoders.times.views)
+        device = self._batcher.wait(
+            views + 1, priority=options.priority, deadline=deadline, client=options.client
+        )
+        left = deadline - asyncio.get_running_loop().time()
+        busy = files > 0 or self._batcher.waiting > 0
+        if busy and self._batcher.is_late(max(decode, device), left):
+            message = "there is too much to do to score the image in time"
+            raise ScoringError(Reason.QUEUE_FULL, message)
+
+    def waiting_seconds(self) -> float:
+        """How long it takes to do all that is there now, by estimate."""
+        decoders = self._decoders
+        views = math.ceil(decoders.files * decoders.times.views)
+        return max(decoders.times(decoders.files), self._batcher.backlog(views))
+
     async def score(
         self, file: SharedFile, declared_type: str, options: ScoringOptions, deadline: float
     ) -> ScoredImage:
@@ -186,7 +215,8 @@ class Scorer:
                 client=options.client,
             )
         except QueueFullError as error:
-            raise ScoringError(Reason.QUEUE_FULL, "the queue of the device is full") from error
+            message = str(error) or "the queue of the device is full"
+            raise ScoringError(Reason.QUEUE_FULL, message) from error
         except DeadlineUnmeetableError as error:
             message = "the device can't encode the image before the deadline"
             raise ScoringError(Reason.DEADLINE_EXCEEDED, message) from error

@@ -6,16 +6,13 @@ import asyncio
 import logging
 import os
 import signal
-import ssl
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
-from imagesafety.v1 import scoring_pb2, scoring_pb2_grpc
-from inference.admission import Admission
+from imagesafety.v1 import scoring_pb2
+from inference.admission import Admission, AdmissionLimits
 from inference.batch_schedule import Schedule, ScheduleLimits
 from inference.batch_times import BatchTimes, worthwhile_size
 from inference.batcher import Batcher
@@ -27,15 +24,22 @@ from inference.decoder_pool import DecoderPool
 from inference.decoder_process import DecoderStartError
 from inference.device_health import DeviceHealth
 from inference.encoder import Embeddings, Encoder, EncoderThread
+from inference.grpc_server import GrpcServer
+from inference.health_service import HealthService
+from inference.load import Load
+from inference.load_reports import LoadReports
 from inference.messages import duration_message
 from inference.model_source import DEMO, ModelError, parse_model
 from inference.scoring import Scorer
 from inference.service import ScoringService
+from inference.serving_status import Trouble
 from inference.settings import Settings, load_settings
+from inference.tls import TlsFiles, server_credentials
 from inference.warm_up import measure_batches
+from inference.wedge_watch import WedgeWatch, wedged_after
 
-SERVICE_NAME = scoring_pb2.DESCRIPTOR.services_by_name["ScoringService"].full_name
-_MAX_PENDING = 10_000  # calls that have come, and are not looked at yet
+_SPARE = 0.2  # of the time that a call has left: for what estimates don't know
+_CLOSE_SECONDS = 2.0  # that a pass may still take, when its callers are gone
 
 log = logging.getLogger("inference")
 
@@ -94,43 +98,37 @@ def load_encoder(settings: Settings) -> Encoder:
 
 def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
     """Reads the TLS files. Raises OSError for one that can't be used."""
-    certificate, key = settings.tls_certificate, settings.tls_key
-    if certificate is None or key is None:
+    if settings.tls_certificate is None or settings.tls_key is None:
         return None
-    # gRPC would take anything here, and refuse every connection later.
-    try:
-        check = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        check.load_cert_chain(certificate, key)
-        if settings.tls_client_ca is not None:
-            check.load_verify_locations(settings.tls_client_ca)
-    except OSError as error:
-        files = ", ".join(str(f) for f in (certificate, key, settings.tls_client_ca) if f)
-        raise OSError(f"TLS files can't be used ({files}): {error}") from error
-    client_ca = settings.tls_client_ca.read_bytes() if settings.tls_client_ca else None
-    return grpc.ssl_server_credentials(
-        [(key.read_bytes(), certificate.read_bytes())],
-        root_certificates=client_ca,
-        require_client_auth=client_ca is not None,
+    return server_credentials(
+        TlsFiles(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
     )
 
 
 async def _serve(
     settings: Settings, encoder: Encoder, credentials: grpc.ServerCredentials | None
 ) -> int:
-    model = encoder.description
-    thread = EncoderThread(encoder)
-    decoders = _decoder_pool(settings, model.preprocessing)
+    model, load, now = encoder.description, Load(), asyncio.get_running_loop().time
+    thread = EncoderThread(encoder, lambda busy: load.device.set(busy, now()))
+    decoders = _decoder_pool(
+        settings, model.preprocessing, lambda part: load.decoders.set(part, now())
+    )
     try:
-        schedule = await _schedule(settings, encoder, thread)
+        times, limits = await _measured(settings, encoder, thread)
     except Exception as error:  # what a device raises that has no memory for the batch
         print(f"inference: the model can't be run: {error}", file=sys.stderr)  # noqa: T201
         return 2
-    health_service = health.aio.HealthServicer()
+    health = HealthService()
     device = DeviceHealth(
         lambda: thread.encode_images([bytes(model.preprocessing.view_bytes)]),
-        lambda works: _announce(health_service, works),
+        lambda works: health.announce(Trouble.DEVICE_FAILS, not works),
     )
-    batcher = Batcher(thread.encode_images, schedule, device)
+    wedge = WedgeWatch(
+        thread.running_for,
+        wedged_after(settings.wedged_seconds, times(limits.max_batch)),
+        lambda stuck: health.announce(Trouble.DEVICE_STUCK, stuck),
+    )
+    batcher = Batcher(thread.encode_images, Schedule(times, limits), device)
 
     async def encode_texts(texts: Sequence[str]) -> Embeddings:
         try:
@@ -143,46 +141,46 @@ async def _serve(
         encode_texts, max_sets=settings.concept_cache_sets, text_batch=settings.text_batch
     )
     scorer = Scorer(decoders, batcher, concepts, frame_seconds=settings.frame_seconds)
-    admission = Admission(
-        max_images=settings.max_images,
-        max_bytes=settings.max_bytes_in_flight,
-        max_image_bytes=settings.max_image_bytes,
-    )
     service = ScoringService(
         scorer,
-        admission,
+        Admission(_admission_limits(settings)),
         model,
         _limits(settings),
         stream_images=settings.stream_images,
         idle_seconds=settings.idle_seconds,
+        load=load,
     )
-    server = _grpc_server(settings, service, health_service)
+    reports = LoadReports(lambda: load.report(now(), scorer.waiting_seconds()))
+    server = GrpcServer(settings, service, health, reports)
     try:
-        _listen(server, settings.listen, credentials)
+        server.listen(settings.listen, credentials)
         await decoders.start()
     except (OSError, DecoderStartError) as error:
         print(f"inference: {error}", file=sys.stderr)  # noqa: T201
         await decoders.close()
         return 2
+    await health.serve()
     await server.start()
-    await _announce(health_service, True)
+    wedge.start()
     log.info("listening on %s", settings.listen)
 
     await _signal()
     log.info("draining: running calls are finished")
-    service.drain()
-    await health_service.enter_graceful_shutdown()
-    await server.stop(settings.drain_seconds)
+    await server.drain()
+    await wedge.close()
     await device.close()
     await batcher.close()
     await decoders.close()
-    thread.close()
+    if not await thread.close(_CLOSE_SECONDS):
+        _abandon()
     encoder.close()
     log.info("stopped")
     return 0
 
 
-async def _schedule(settings: Settings, encoder: Encoder, thread: EncoderThread) -> Schedule:
+async def _measured(
+    settings: Settings, encoder: Encoder, thread: EncoderThread
+) -> tuple[BatchTimes, ScheduleLimits]:
     """Warms the model up, and measures it. Raises what the device does."""
     wanted = None if settings.max_batch == "auto" else settings.max_batch
     view_bytes = encoder.description.preprocessing.view_bytes
@@ -193,18 +191,32 @@ async def _schedule(settings: Settings, encoder: Encoder, thread: EncoderThread)
         max_delay=settings.max_queue_delay,
         overlap=encoder.concurrency,
         weights=settings.weights,
+        spare=_SPARE,
     )
     log.info("batches of at most %d", limits.max_batch)
-    return Schedule(BatchTimes(measured, encoder.concurrency), limits)
+    return BatchTimes(measured, encoder.concurrency), limits
 
 
-async def _announce(health_service: health.aio.HealthServicer, works: bool) -> None:
-    status = health_pb2.HealthCheckResponse
-    for name in ("", SERVICE_NAME):
-        await health_service.set(name, status.SERVING if works else status.NOT_SERVING)
+def _admission_limits(settings: Settings) -> AdmissionLimits:
+    return AdmissionLimits(
+        max_images=settings.max_images,
+        max_bytes=settings.max_bytes_in_flight,
+        max_image_bytes=settings.max_image_bytes,
+        max_client_images=settings.max_client_images,
+        quotas=settings.quotas,
+    )
 
 
-def _decoder_pool(settings: Settings, preprocessing: Preprocessing) -> DecoderPool:
+def _abandon() -> None:
+    """Ends the process although a pass does not come back, which Python would wait for."""
+    log.error("stopped, while the device did not come back")
+    logging.shutdown()
+    os._exit(1)
+
+
+def _decoder_pool(
+    settings: Settings, preprocessing: Preprocessing, on_busy: Callable[[float], None]
+) -> DecoderPool:
     limits = MediaLimits(
         max_pixels=settings.max_image_pixels,
         max_frames=settings.max_media_frames,
@@ -224,49 +236,8 @@ def _decoder_pool(settings: Settings, preprocessing: Preprocessing) -> DecoderPo
         max_views=4 * settings.max_queue,
         weights=settings.weights,
         filter_required=settings.sandbox == "required",
+        on_busy=on_busy,
     )
-
-
-def _grpc_server(
-    settings: Settings, service: ScoringService, health_service: health.aio.HealthServicer
-) -> grpc.aio.Server:
-    server = grpc.aio.server(
-        # For calls that bring no image: streams that idle, probes. Images are counted by Admission.
-        maximum_concurrent_rpcs=4 * settings.max_images + 1000,
-        options=(
-            ("grpc.max_receive_message_length", settings.max_message_bytes),
-            # Of a burst, gRPC would else end calls as CANCELLED, at random, from 1000 on.
-            ("grpc.server.max_pending_requests", _MAX_PENDING),
-            ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING),
-            ("grpc.so_reuseport", 0),  # two services on one port would be a mistake unnoticed
-            # The client pings to notice a replica that hangs; without this it is told off.
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),
-            ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.keepalive_time_ms", 30_000),
-            ("grpc.keepalive_timeout_ms", 10_000),
-        ),
-    )
-    scoring_pb2_grpc.add_ScoringServiceServicer_to_server(service, server)
-    health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
-    reflection.enable_server_reflection(
-        (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server
-    )
-    return server
-
-
-def _listen(
-    server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None
-) -> None:
-    try:
-        if credentials is None:
-            bound = server.add_insecure_port(address)
-        else:
-            bound = server.add_secure_port(address, credentials)
-    except RuntimeError as error:
-        reason = str(error).partition(";")[0]
-        raise OSError(f"cannot listen on {address}: {reason}") from error
-    if bound == 0:
-        raise OSError(f"cannot listen on {address}: is something else listening there?")
 
 
 def _limits(settings: Settings) -> scoring_pb2.Limits:

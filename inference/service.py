@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import NoReturn, TypeVar
 
 import grpc
 
 from imagesafety.v1 import scoring_pb2, scoring_pb2_grpc
-from inference.admission import Admission, ImageBuffer
+from inference.admission import Admission, ImageBuffer, Sender
 from inference.bulk_stream import SLOWEST_BYTES, BulkStream
 from inference.encoder import ModelDescription
-from inference.errors import Reason, ScoringError
+from inference.errors import REFUSALS, Reason, ScoringError
+from inference.load import Load
 from inference.messages import (
     STATUS_CODES,
     error_status,
@@ -48,7 +50,9 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         *,
         stream_images: int,
         idle_seconds: float,
+        load: Load | None = None,
     ) -> None:
+        """`load` is told of every answer."""
         self._scorer = scorer
         self._admission = admission
         self._model = model
@@ -63,6 +67,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             return parse_options(message, limits, model.embedding_width, default)
 
         self._parsed = parsed
+        self._load = load or Load()
         self._draining = False
 
     def drain(self) -> None:
@@ -94,11 +99,18 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         ],
     ) -> scoring_pb2.ScoreImageResponse:
         """See scoring.proto."""
+        deadline = _deadline(context)
         try:
-            with self._admission.image() as buffer:
-                options, media_type = await self._receive(request_iterator, buffer)
-                file = buffer.complete()
-                scores = await self._score(file, media_type, options, _deadline(context))
+            with self._counted(deadline):
+                with self._admission.arriving():
+                    header = (await self._first(request_iterator)).header
+                options = self._options(header.options, Priority.INTERACTIVE)
+                self._scorer.refuse_late(options, deadline)
+                with self._admission.image(_sender(options)) as buffer:
+                    await self._receive(request_iterator, buffer)
+                    file = buffer.complete()
+                    self._scorer.refuse_late(options, deadline)
+                    scores = await self._score(file, header.media_type, options, deadline)
         except ScoringError as error:
             await _abort(context, error)
         return scoring_pb2.ScoreImageResponse(scores=scores)
@@ -112,22 +124,20 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
     ) -> AsyncIterator[scoring_pb2.ScoreImagesResponse]:
         """See scoring.proto."""
         try:
-            try:
-                async with asyncio.timeout(self._idle_seconds):
-                    header = (await _first(request_iterator)).header
-            except TimeoutError:
-                raise ScoringError(Reason.UPLOAD_STALLED, "the header did not come") from None
+            header = (await self._first(request_iterator)).header
             options = self._options(header.options, Priority.BULK)
             deadline = _deadline(context)
 
             async def score(file: SharedFile, media_type: str) -> scoring_pb2.ImageScores:
-                if self._draining:
-                    raise ScoringError(Reason.DRAINING, "the replica is shutting down")
-                return await self._score(file, media_type, options, deadline)
+                with self._counted(deadline):
+                    if self._draining:
+                        raise ScoringError(Reason.DRAINING, "the replica is shutting down")
+                    return await self._score(file, media_type, options, deadline)
 
             stream = BulkStream(
                 score,
                 self._admission,
+                _sender(options),
                 max_images=self._stream_images,
                 idle_seconds=self._idle_seconds,
             )
@@ -136,16 +146,40 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         except ScoringError as error:
             await _abort(context, error)
 
+    @contextlib.contextmanager
+    def _counted(self, deadline: float) -> Iterator[None]:
+        """Tells the load of how an image ends; not of one that its client gave up."""
+        loop = asyncio.get_running_loop()
+        try:
+            yield
+        except ScoringError as error:
+            self._load.answered(loop.time(), refused=error.reason in REFUSALS)
+            raise
+        except asyncio.CancelledError:
+            if loop.time() >= deadline:  # then it is gRPC that gave it up
+                self._load.answered(loop.time(), refused=True)
+            raise
+        self._load.answered(loop.time())
+
+    async def _first(self, messages: AsyncIterator[MessageT]) -> MessageT:
+        """The first message of a call, which has to be a header. Raises ScoringError."""
+        try:
+            async with asyncio.timeout(self._idle_seconds):
+                first = await anext(messages, None)
+        except TimeoutError:
+            raise ScoringError(Reason.UPLOAD_STALLED, "the header did not come") from None
+        if first is None or first.WhichOneof("part") != "header":
+            raise ScoringError(Reason.HEADER_MISSING, "the first message must be the header")
+        return first
+
     async def _receive(
         self, messages: AsyncIterator[scoring_pb2.ScoreImageRequest], buffer: ImageBuffer
-    ) -> tuple[ScoringOptions, str]:
-        """Takes an image in; the options and the declared type. Raises ScoringError."""
+    ) -> None:
+        """Takes an image's bytes in. Raises ScoringError."""
         loop = asyncio.get_running_loop()
         slowest = loop.time() + self._idle_seconds
         try:
             async with asyncio.timeout_at(slowest) as limit:
-                header = (await _first(messages)).header
-                options = self._options(header.options, Priority.INTERACTIVE)
                 async for message in messages:
                     chunk = _chunk(message)
                     buffer.append(chunk)
@@ -155,7 +189,6 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             raise ScoringError(
                 Reason.UPLOAD_STALLED, "the rest of the image did not come"
             ) from None
-        return options, header.media_type
 
     def _options(self, options: scoring_pb2.ScoringOptions, default: Priority) -> ScoringOptions:
         # Clients send the same ones with every image, and reading them takes longer than the rest.
@@ -176,12 +209,8 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             raise ScoringError(Reason.ENCODER_FAILED, "the model failed on this image") from error
 
 
-async def _first(messages: AsyncIterator[MessageT]) -> MessageT:
-    """The first message of a call, which has to be a header."""
-    first = await anext(messages, None)
-    if first is None or first.WhichOneof("part") != "header":
-        raise ScoringError(Reason.HEADER_MISSING, "the first message must be the header")
-    return first
+def _sender(options: ScoringOptions) -> Sender:
+    return Sender(options.client, options.priority is Priority.BULK)
 
 
 def _chunk(message: scoring_pb2.ScoreImageRequest) -> bytes:

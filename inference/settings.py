@@ -93,6 +93,16 @@ class Settings(BaseSettings):
     )
     text_batch: int = Field(8, ge=1, description="most prompts in one forward pass")
     max_images: int = Field(256, ge=1, description="most images in the service at once")
+    max_client_images: int = Field(
+        0,
+        ge=0,
+        description="most images of one client in the service at once; 0: three quarters of "
+        "max_images",
+    )
+    client_quotas: str = Field(
+        "",
+        description="the same for clients by name: NAME:COUNT, separated by commas",
+    )
     max_bytes_in_flight: int = Field(
         512 * 1024 * 1024, ge=1, description="most bytes of images in the service at once"
     )
@@ -145,6 +155,18 @@ class Settings(BaseSettings):
     tls_client_ca: Path | None = Field(
         None, description="PEM file of a CA: only clients with a certificate of it may call"
     )
+    max_connection_age: float = Field(
+        20.0,
+        ge=0,
+        description="seconds after which clients are asked to connect anew, and so find new "
+        "replicas; running calls finish; 0: no limit",
+    )
+    wedged_seconds: float = Field(
+        60.0,
+        gt=0,
+        description="after how long a forward pass that does not come back turns health, and its "
+        "service `liveness`, to NOT_SERVING; never under 20 times what the largest batch takes",
+    )
     drain_seconds: float = Field(
         25.0, ge=0, description="how long SIGTERM lets running calls finish"
     )
@@ -157,7 +179,7 @@ class Settings(BaseSettings):
         match = re.fullmatch(r"unix:.+|(?:\[[0-9A-Fa-f:.]+\]|[^:\[\]]+):(\d{1,5})", self.listen)
         if match is None or int(match[1] or 0) > 65535:
             raise ValueError(f"listen: {self.listen!r} is neither ADDRESS:PORT nor unix:PATH")
-        _ = self.weights
+        _ = self.weights, self.quotas
         if self.max_bytes_in_flight < self.max_image_bytes:
             raise ValueError("max_bytes_in_flight must have room for max_image_bytes")
         if (self.tls_certificate is None) != (self.tls_key is None):
@@ -169,20 +191,38 @@ class Settings(BaseSettings):
     @cached_property
     def weights(self) -> dict[str, float]:
         """The weights of `client_weights`, by client name."""
-        result: dict[str, float] = {}
-        for item in filter(None, (part.strip() for part in self.client_weights.split(","))):
-            name, _, weight = item.rpartition(":")
-            if not name or name in result or not re.fullmatch(r"\d*\.?\d+", weight):
-                raise ValueError(f"client_weights: {item!r} is no NAME:WEIGHT of its own")
+        result = {}
+        for name, weight in _by_client("client_weights", self.client_weights, "WEIGHT").items():
             result[name] = float(weight)
             if not 0.001 <= result[name] <= 1000:
                 raise ValueError(f"client_weights: {weight} is not between 0.001 and 1000")
+        return result
+
+    @cached_property
+    def quotas(self) -> dict[str, int]:
+        """The counts of `client_quotas`, by client name."""
+        result = {}
+        for name, count in _by_client("client_quotas", self.client_quotas, "COUNT").items():
+            if not count.isdecimal() or not 1 <= int(count) <= self.max_images:
+                raise ValueError(f"client_quotas: {count} is not between 1 and max_images")
+            result[name] = int(count)
         return result
 
     @property
     def decoders(self) -> int:
         """The number of decoder processes."""
         return self.decode_workers or len(os.sched_getaffinity(0))
+
+
+def _by_client(setting: str, text: str, what: str) -> dict[str, str]:
+    """Reads NAME:NUMBER,… of a setting. Raises ValueError."""
+    result: dict[str, str] = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        name, _, number = item.rpartition(":")
+        if not name or name in result or not re.fullmatch(r"\d*\.?\d+", number):
+            raise ValueError(f"{setting}: {item!r} is no NAME:{what} of its own")
+        result[name] = number
+    return result
 
 
 def load_settings(arguments: Sequence[str]) -> Settings:

@@ -8,6 +8,7 @@ computes or looks at a clock.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -27,7 +28,7 @@ class Priority(IntEnum):
 
 
 class QueueFullError(Exception):
-    """The queue has as many entries as it takes."""
+    """The queue has as many entries as it takes, or as can be done in time."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class _Flow:
     served: float  # virtual time: what the client was given, by its weight
     heap: list[tuple[float, int]] = field(default_factory=list)  # (due, ticket)
     count: int = 0  # entries in the heap that still wait
+    units: int = 0  # of work, that these entries still need
 
 
 class WorkQueue(Generic[T]):
@@ -59,6 +61,7 @@ class WorkQueue(Generic[T]):
         self._max_places = max_places
         self._weights = weights or {}
         self._entries: dict[int, Entry[T]] = {}
+        self._units: dict[int, int] = {}  # that entries still need, by ticket
         self._flows: dict[Priority, dict[str, _Flow]] = {priority: {} for priority in Priority}
         self._clock = dict.fromkeys(Priority, 0.0)  # virtual time of who was served last
         # Up to where those were served who have nothing waiting, while others wait.
@@ -70,21 +73,27 @@ class WorkQueue(Generic[T]):
         return len(self._entries)
 
     def add(
-        self, item: T, priority: Priority, deadline: float, client: str = "", places: int = 1
+        self,
+        item: T,
+        priority: Priority,
+        deadline: float,
+        client: str = "",
+        places: int = 1,
+        units: int = 1,
     ) -> int:
-        """Queues an item and returns its ticket. Raises QueueFullError."""
+        """Queues an item of `units` of work and returns its ticket. Raises QueueFullError."""
         if self._places + places > self._max_places and self._entries:
             raise QueueFullError
         ticket = self._next_ticket
         self._next_ticket += 1
         self._entries[ticket] = Entry(ticket, item, priority, deadline, client, places)
+        self._units[ticket] = units
         self._places += places
-        # Who was away has saved up nothing, and got away with nothing: it begins where those who
-        # are served are, or where it left.
         flow = self._flows[priority].get(client)
         if flow is None:
-            left = self._left[priority].pop(client, 0.0)
-            flow = self._flows[priority][client] = _Flow(max(self._clock[priority], left))
+            flow = self._flows[priority][client] = _Flow(self._begin(priority, client))
+            self._left[priority].pop(client, None)
+        flow.units += units
         heapq.heappush(flow.heap, (min(deadline, _NEVER), ticket))
         flow.count += 1
         return ticket
@@ -98,6 +107,7 @@ class WorkQueue(Generic[T]):
         flows = self._flows[entry.priority]
         flow = flows[entry.client]
         flow.count -= 1
+        flow.units -= self._units.pop(ticket)
         if flow.count == 0:
             del flows[entry.client]
             self._leave(entry, flow)
@@ -116,6 +126,53 @@ class WorkQueue(Generic[T]):
                 return self._entries[flow.heap[0][1]]
         return None
 
+    def waiting(self, least: Priority = Priority.BULK) -> int:
+        """The units of work that wait in priority `least` or a higher one."""
+        return sum(
+            flow.units
+            for priority, flows in self._flows.items()
+            if priority <= least
+            for flow in flows.values()
+        )
+
+    def ahead(
+        self,
+        priority: Priority,
+        deadline: float,
+        client: str,
+        units: int = 1,
+        start: float = 0.0,
+        each: float = 0.0,
+    ) -> int:
+        """How many units of work go before the last one of such an entry, if it came now.
+
+        Those of a higher priority, those of its client that are due no later, and of each other
+        client as many as its share is until then. Not counted is what will leave without being
+        worked on, because it can't be done in time from `start`, with `each` seconds for a unit.
+        """
+        own = self._flows[priority].get(client)
+        before, due = 0, min(deadline, _NEVER)
+        for at, ticket in sorted(own.heap) if own is not None else ():
+            if at > due:
+                break
+            needed = self._units.get(ticket, 0)
+            if start + (before + needed) * each <= at:
+                before += needed
+        begin = own.served if own is not None else self._begin(priority, client)
+        turn = begin + (before + units - 1) / self._weight(client)
+        others = sum(
+            min(flow.units, math.floor((turn - flow.served) * self._weight(name)) + 1)
+            for name, flow in self._flows[priority].items()
+            if name != client and flow.served <= turn
+        )
+        higher = sum(
+            flow.units
+            for other, flows in self._flows.items()
+            if other < priority
+            for flow in flows.values()
+        )
+        return higher + before + others
+
     def charge(self, ticket: int, later: float = 0.0) -> None:
         """Counts a unit of work for the client of the entry that `first` gave.
 
@@ -124,10 +181,24 @@ class WorkQueue(Generic[T]):
         entry = self._entries[ticket]
         flow = self._flows[entry.priority][entry.client]
         self._clock[entry.priority] = max(self._clock[entry.priority], flow.served)
-        flow.served += 1 / self._weights.get(entry.client, 1.0)
+        flow.served += 1 / self._weight(entry.client)
+        if self._units[ticket]:
+            self._units[ticket] -= 1
+            flow.units -= 1
         if later:
             due, _ = flow.heap[0]
             heapq.heapreplace(flow.heap, (due + later, ticket))
+
+    def _begin(self, priority: Priority, client: str) -> float:
+        """Where a client begins who has nothing waiting.
+
+        Who was away has saved up nothing, and got away with nothing: it begins where those who
+        are served are, or where it left.
+        """
+        return max(self._clock[priority], self._left[priority].get(client, 0.0))
+
+    def _weight(self, client: str) -> float:
+        return self._weights.get(client, 1.0)
 
     def _leave(self, entry: Entry[T], flow: _Flow) -> None:
         left = self._left[entry.priority]

@@ -1,4 +1,4 @@
-"""Generates imagesafety/v1 from protos/, or checks that it is fresh (`--check`)."""
+"""Generates code from protos/, or checks that it is fresh (`--check`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PROTOS = ROOT / "protos"
-PROTO = "imagesafety/v1/scoring.proto"
+PROTO_FILES = ("imagesafety/v1/scoring.proto", "inference/orca/orca.proto")
 
 
 def generate(into: Path) -> list[Path]:
@@ -23,10 +23,14 @@ def generate(into: Path) -> list[Path]:
         *(f"-I{PROTOS}", f"-I{PROTOS / 'third_party'}"),
         *(f"--python_out={into}", f"--grpc_python_out={into}"),
         *(f"--mypy_out=quiet:{into}", f"--mypy_grpc_out=quiet:{into}"),
-        PROTO,
+        *PROTO_FILES,
     ]
     subprocess.run(command, check=True, env=plugins)  # noqa: S603
-    return sorted(path.relative_to(into) for path in into.glob("imagesafety/v1/scoring_pb2*"))
+    return sorted(
+        path.relative_to(into)
+        for proto in PROTO_FILES
+        for path in into.glob(f"{proto.removesuffix('.proto')}_pb2*")
+    )
 
 
 def main() -> int:

@@ -1,0 +1,26 @@
+"""How long a file keeps a decoder busy, and how many views it has, as measured."""
+
+from __future__ import annotations
+
+_NEWEST = 0.05  # weight of the newest file in the moving averages: files differ much
+
+
+class DecodeTimes:
+    """Moving averages over the files that were decoded; plain code without a clock."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._seconds = 0.0
+        self.views = 1.0
+        """Views of a file."""
+
+    def __call__(self, files: int) -> float:
+        """Seconds until that many files are decoded; 0 while nothing was measured."""
+        return self._seconds * max(1.0, files / self._workers) if files else 0.0
+
+    def observe(self, seconds: float, views: int) -> None:
+        """A file kept a decoder busy for so long, and has so many views."""
+        first = self._seconds == 0.0
+        newest = 1.0 if first else _NEWEST
+        self._seconds += newest * (seconds - self._seconds)
+        self.views += newest * (max(1, views) - self.views)

@@ -1,0 +1,1 @@
+"""Generated from protos/third_party/inference/orca/orca.proto: see there."""

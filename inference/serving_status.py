@@ -1,0 +1,43 @@
+"""What health says, and why, as plain code: several troubles may hold at once."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from imagesafety.v1 import scoring_pb2
+
+SERVICE_NAME = scoring_pb2.DESCRIPTOR.services_by_name["ScoringService"].full_name
+LIVENESS = "liveness"
+"""The name that tells a process which has to be started anew from one that is only busy."""
+
+
+class Trouble(Enum):
+    """Why the service should get no calls."""
+
+    DEVICE_FAILS = "the device fails"
+    DEVICE_STUCK = "the device does not come back"
+    DRAINING = "the service is shutting down"
+
+
+class ServingStatus:
+    """Which of the names that health knows are SERVING."""
+
+    def __init__(self) -> None:
+        self._troubles: set[Trouble] = set()
+
+    def set(self, trouble: Trouble, holds: bool) -> None:
+        """From now on, a trouble holds or does not."""
+        (self._troubles.add if holds else self._troubles.discard)(trouble)
+
+    def serving(self) -> dict[str, bool]:
+        """By name: the service as a whole, ScoringService, and `liveness`.
+
+        Only a device that does not come back is no life: a restart helps against nothing else, and
+        a service that drains must not be killed for it.
+        """
+        ready = not self._troubles
+        return {
+            "": ready,
+            SERVICE_NAME: ready,
+            LIVENESS: Trouble.DEVICE_STUCK not in self._troubles,
+        }
