@@ -19,6 +19,7 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from imagesafety.attempt_trace import traced_attempt
 from imagesafety.policy import Band, Concept
 from imagesafety.scores import (
     ImageScores,
@@ -179,7 +180,18 @@ class ScoringClient:
             ),
             media_type=media_type,
         )
-        call = self._stub.ScoreImage(timeout=timeout)
+        with traced_attempt() as metadata:
+            call = self._stub.ScoreImage(timeout=timeout, metadata=metadata)
+            return await self._finish(call, header, chunks)
+
+    async def _finish(
+        self,
+        call: grpc.aio.StreamUnaryCall[
+            scoring_pb2.ScoreImageRequest, scoring_pb2.ScoreImageResponse
+        ],
+        header: scoring_pb2.ScoreImageHeader,
+        chunks: AsyncIterable[bytes],
+    ) -> ImageScores:
         status = ServerStatus(call)
         sending = asyncio.create_task(_send(call, header, chunks))
         answering = asyncio.ensure_future(call)

@@ -55,6 +55,16 @@ class Admission:
         self._bytes = 0
         self._waiting: set[asyncio.Future[None]] = set()
 
+    @property
+    def images(self) -> int:
+        """How many images there are."""
+        return self._images
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes they take, or have reserved."""
+        return self._bytes
+
     @contextmanager
     def image(self, reserve: int = 0) -> Iterator[ImageBuffer]:
         """A place for one image and for `reserve` of its bytes.

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from inference.backends.tower import Embeddings as Embeddings  # others import it from here
 from inference.backends.tower import Picture
 from inference.decoder.media import Preprocessing
+from inference.waiting import DeviceClock
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,19 +55,26 @@ class Encoder(Protocol):
 class EncoderThread:
     """Runs an encoder off the event loop, in as many threads as its calls may overlap."""
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, clock: DeviceClock | None = None) -> None:
+        """`clock` is told of each call of the device."""
         self._encoder = encoder
+        self._clock = clock or DeviceClock()
         self._executor = ThreadPoolExecutor(encoder.concurrency, thread_name_prefix="encoder")
 
     async def encode_images(self, pictures: Sequence[bytes]) -> Embeddings:
         """As Encoder.encode_images."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, self._encoder.encode_images, pictures)
+        return await self._call(self._encoder.encode_images, pictures)
 
     async def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         """As Encoder.encode_texts."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, self._encoder.encode_texts, texts)
+        return await self._call(self._encoder.encode_texts, texts)
+
+    async def _call(self, encode: Callable[[T], Embeddings], values: T) -> Embeddings:
+        call = self._clock.begin(time.monotonic())
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, encode, values)
+        finally:
+            self._clock.end(call, time.monotonic())
 
     def close(self) -> None:
         """Ends the threads after the calls that they run."""

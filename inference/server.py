@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -28,11 +29,16 @@ from inference.decoder_process import DecoderStartError
 from inference.device_health import DeviceHealth
 from inference.encoder import Embeddings, Encoder, EncoderThread
 from inference.messages import duration_message
+from inference.metrics import Metrics
+from inference.metrics_server import Probes, serving_metrics
 from inference.model_source import DEMO, ModelError, parse_model
 from inference.scoring import Scorer
 from inference.service import ScoringService
 from inference.settings import Settings, load_settings
 from inference.warm_up import measure_batches
+from telemetry.exporting import TracingError
+from telemetry.logs import configure_logs
+from telemetry.tracing import tracing
 
 SERVICE_NAME = scoring_pb2.DESCRIPTOR.services_by_name["ScoringService"].full_name
 _MAX_PENDING = 10_000  # calls that have come, and are not looked at yet
@@ -43,19 +49,21 @@ log = logging.getLogger("inference")
 def main(arguments: Sequence[str]) -> int:
     """Runs the service until SIGTERM or SIGINT; the exit code."""
     settings = load_settings(arguments)
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    log.setLevel(settings.log_level.upper())
-    try:
-        credentials = _credentials(settings)
-        encoder = load_encoder(settings)
-    except (ModelError, OSError) as error:
-        print(f"inference: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return asyncio.run(_serve(settings, encoder, credentials))
+    configure_logs("inference", settings.log_level, settings.log_format)
+    metrics, probes = Metrics(), Probes()
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(tracing("imagesafety-inference"))
+            # Before the model is loaded, so that probes hear that it is, and not nothing.
+            stack.enter_context(serving_metrics(settings.metrics_listen, metrics, probes))
+            credentials = _credentials(settings)
+            encoder = load_encoder(settings)
+        except (ModelError, OSError, TracingError) as error:
+            print(f"inference: {error}", file=sys.stderr)  # noqa: T201
+            return 2
+        except KeyboardInterrupt:
+            return 130
+        return asyncio.run(_serve(settings, encoder, credentials, metrics, probes))
 
 
 def load_encoder(settings: Settings) -> Encoder:
@@ -115,11 +123,16 @@ def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
 
 
 async def _serve(
-    settings: Settings, encoder: Encoder, credentials: grpc.ServerCredentials | None
+    settings: Settings,
+    encoder: Encoder,
+    credentials: grpc.ServerCredentials | None,
+    metrics: Metrics,
+    probes: Probes,
 ) -> int:
     model = encoder.description
-    thread = EncoderThread(encoder)
-    decoders = _decoder_pool(settings, model.preprocessing)
+    metrics.tell_model(model.name, model.weights_digest, model.backend)
+    thread = EncoderThread(encoder, metrics.device)
+    decoders = _decoder_pool(settings, model.preprocessing, metrics)
     try:
         schedule = await _schedule(settings, encoder, thread)
     except Exception as error:  # what a device raises that has no memory for the batch
@@ -128,9 +141,9 @@ async def _serve(
     health_service = health.aio.HealthServicer()
     device = DeviceHealth(
         lambda: thread.encode_images([bytes(model.preprocessing.view_bytes)]),
-        lambda works: _announce(health_service, works),
+        lambda works: _announce(health_service, probes, works),
     )
-    batcher = Batcher(thread.encode_images, schedule, device)
+    batcher = Batcher(thread.encode_images, schedule, device, metrics)
 
     async def encode_texts(texts: Sequence[str]) -> Embeddings:
         try:
@@ -140,13 +153,21 @@ async def _serve(
             raise
 
     concepts = ConceptCache(
-        encode_texts, max_sets=settings.concept_cache_sets, text_batch=settings.text_batch
+        encode_texts,
+        max_sets=settings.concept_cache_sets,
+        text_batch=settings.text_batch,
+        metrics=metrics,
     )
     scorer = Scorer(decoders, batcher, concepts, frame_seconds=settings.frame_seconds)
     admission = Admission(
         max_images=settings.max_images,
         max_bytes=settings.max_bytes_in_flight,
         max_image_bytes=settings.max_image_bytes,
+    )
+    metrics.watch_service(
+        images=lambda: admission.images,
+        image_bytes=lambda: admission.bytes,
+        decoders=lambda: len(decoders.pids),
     )
     service = ScoringService(
         scorer,
@@ -155,6 +176,7 @@ async def _serve(
         _limits(settings),
         stream_images=settings.stream_images,
         idle_seconds=settings.idle_seconds,
+        metrics=metrics,
     )
     server = _grpc_server(settings, service, health_service)
     try:
@@ -165,11 +187,12 @@ async def _serve(
         await decoders.close()
         return 2
     await server.start()
-    await _announce(health_service, True)
+    await _announce(health_service, probes, True)
     log.info("listening on %s", settings.listen)
 
     await _signal()
     log.info("draining: running calls are finished")
+    probes.ready = lambda: "the replica is shutting down"
     service.drain()
     await health_service.enter_graceful_shutdown()
     await server.stop(settings.drain_seconds)
@@ -198,13 +221,16 @@ async def _schedule(settings: Settings, encoder: Encoder, thread: EncoderThread)
     return Schedule(BatchTimes(measured, encoder.concurrency), limits)
 
 
-async def _announce(health_service: health.aio.HealthServicer, works: bool) -> None:
+async def _announce(health_service: health.aio.HealthServicer, probes: Probes, works: bool) -> None:
+    probes.ready = lambda: None if works else "the device fails"
     status = health_pb2.HealthCheckResponse
     for name in ("", SERVICE_NAME):
         await health_service.set(name, status.SERVING if works else status.NOT_SERVING)
 
 
-def _decoder_pool(settings: Settings, preprocessing: Preprocessing) -> DecoderPool:
+def _decoder_pool(
+    settings: Settings, preprocessing: Preprocessing, metrics: Metrics
+) -> DecoderPool:
     limits = MediaLimits(
         max_pixels=settings.max_image_pixels,
         max_frames=settings.max_media_frames,
@@ -224,6 +250,7 @@ def _decoder_pool(settings: Settings, preprocessing: Preprocessing) -> DecoderPo
         max_views=4 * settings.max_queue,
         weights=settings.weights,
         filter_required=settings.sandbox == "required",
+        metrics=metrics,
     )
 
 

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import logging
 import math
+import time
 from collections.abc import AsyncIterator
 from typing import NoReturn, TypeVar
 
@@ -23,9 +24,12 @@ from inference.messages import (
     model_identity,
     parse_options,
 )
+from inference.metrics import Metrics
+from inference.observed_image import observed_image, outcome_of
 from inference.scoring import Scorer, ScoringOptions
 from inference.shared_file import SharedFile
 from inference.work_queue import Priority
+from telemetry.tracing import recorded_span, server_span
 
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
@@ -48,7 +52,9 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         *,
         stream_images: int,
         idle_seconds: float,
+        metrics: Metrics,
     ) -> None:
+        self._metrics = metrics
         self._scorer = scorer
         self._admission = admission
         self._model = model
@@ -94,10 +100,16 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         ],
     ) -> scoring_pb2.ScoreImageResponse:
         """See scoring.proto."""
+        begun = time.monotonic()
         try:
-            with self._admission.image() as buffer:
+            with (
+                observed_image(self._metrics, begun),
+                server_span("ScoreImage", _headers(context)),
+                self._admission.image() as buffer,
+            ):
                 options, media_type = await self._receive(request_iterator, buffer)
                 file = buffer.complete()
+                self._metrics.observe_stage("receive", time.monotonic() - begun)
                 scores = await self._score(file, media_type, options, _deadline(context))
         except ScoringError as error:
             await _abort(context, error)
@@ -118,18 +130,25 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             except TimeoutError:
                 raise ScoringError(Reason.UPLOAD_STALLED, "the header did not come") from None
             options = self._options(header.options, Priority.BULK)
-            deadline = _deadline(context)
+            deadline, headers = _deadline(context), _headers(context)
 
             async def score(file: SharedFile, media_type: str) -> scoring_pb2.ImageScores:
                 if self._draining:
                     raise ScoringError(Reason.DRAINING, "the replica is shutting down")
-                return await self._score(file, media_type, options, deadline)
+                begun = time.monotonic()
+                with server_span("ScoreImages", headers):
+                    scores = await self._score(file, media_type, options, deadline)
+                self._metrics.count_scored(time.monotonic() - begun)
+                return scores
 
             stream = BulkStream(
                 score,
                 self._admission,
                 max_images=self._stream_images,
                 idle_seconds=self._idle_seconds,
+                failed=lambda error: self._metrics.count_unscored(
+                    outcome_of(error.reason), error.reason
+                ),
             )
             async for response in stream.responses(request_iterator):
                 yield response
@@ -166,6 +185,15 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
     async def _score(
         self, file: SharedFile, media_type: str, options: ScoringOptions, deadline: float
     ) -> scoring_pb2.ImageScores:
+        if (current := recorded_span()) is not None:
+            current.set_attributes(
+                {
+                    "imagesafety.media_type": media_type,
+                    "imagesafety.bytes": len(file),
+                    "imagesafety.priority": options.priority.name.lower(),
+                    "imagesafety.backend": self._model.backend,
+                }
+            )
         try:
             scored = await self._scorer.score(file, media_type, options, deadline)
             return image_scores(scored, self._identity)
@@ -194,6 +222,12 @@ def _deadline(context: grpc.aio.ServicerContext[RequestT, ResponseT]) -> float:
     """The call's deadline as a time of the event loop; without one, the end of time."""
     remaining = context.time_remaining()
     return math.inf if remaining is None else asyncio.get_running_loop().time() + remaining
+
+
+def _headers(
+    context: grpc.aio.ServicerContext[RequestT, ResponseT],
+) -> tuple[tuple[str, str | bytes], ...]:
+    return tuple((key, value) for key, value in context.invocation_metadata() or ())
 
 
 async def _abort(
