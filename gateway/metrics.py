@@ -73,6 +73,14 @@ class Metrics:
             "Unscanned files looked at afterwards, by outcome: accept, reject, gone or failed.",
             ("outcome",),
         )
+        for counter, values in (
+            (self._unscanned, ("overload", "unavailable", "deadline", "error")),
+            (self._rows, ("database", "spool", "nowhere")),
+            (self._reloads, ("taken", "refused")),
+            (self._deliveries, ("delivered", "failed", "given_up")),
+        ):
+            for value in values:  # a counter that begins at 1 has not increased, for an alert
+                counter.labels(value)
         self.spooled = Gauge(
             "imagesafety_ledger_spooled_rows",
             "Decisions that wait in the spool for the database.",

@@ -29,6 +29,10 @@ Outcome = Literal["scored", "refused", "failed", "cancelled"]
 _STAGES: tuple[Stage, ...] = (
     *("receive", "decode_wait", "decode", "queue_wait", "encode", "total"),
 )
+RESTART_CAUSES = (
+    *("decoder_crashed", "decoder_timeout", "decoder_out_of_memory", "deadline_exceeded"),
+    *("killed", "gone", "error"),
+)
 _STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16)
 _BATCH_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 30)
 _BATCH_VIEWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -77,6 +81,8 @@ class Metrics:
             ("cause",),
             registry=self.registry,
         )
+        for cause in RESTART_CAUSES:  # a counter that begins at 1 has not increased, for an alert
+            self._restarts.labels(cause)
         concepts = Counter(
             "imagesafety_concept_lookups_total",
             "Images whose concepts were embedded already (hit) or not (miss).",

@@ -67,7 +67,9 @@ def serving_metrics(address: str, metrics: Metrics, probes: Probes) -> Iterator[
         return
     server = _listening(address)
     server.set_app(_app(metrics.registry, probes))
-    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="metrics", daemon=True
+    )
     thread.start()
     try:
         yield
