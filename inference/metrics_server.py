@@ -103,12 +103,14 @@ def _app(registry: CollectorRegistry, probes: Probes) -> WSGIApplication:
             case "/readyz":
                 trouble = probes.ready()
             case _:
-                start_response("404 Not Found", _TEXT)
+                start_response("404 Not Found", _text())
                 return [b"only /metrics, /livez and /readyz are here\n"]
-        start_response("503 Service Unavailable" if trouble else "200 OK", _TEXT)
+        start_response("503 Service Unavailable" if trouble else "200 OK", _text())
         return [f"{trouble or 'ok'}\n".encode()]
 
     return app
 
 
-_TEXT = [("Content-Type", "text/plain; charset=utf-8")]
+def _text() -> list[tuple[str, str]]:
+    # Made anew for each answer: wsgiref adds that one's length to it.
+    return [("Content-Type", "text/plain; charset=utf-8")]
