@@ -58,6 +58,7 @@ async def assembled(settings: Settings, path: Path, policy: Policy) -> AsyncIter
     `policy` is what was read from `path`.
     """
     metrics = Metrics()
+    metrics.tell_time_budget(settings.time_budget)
     current = CurrentPolicy(policy)
     ledger = _ledger(settings, metrics)
     async with AsyncExitStack() as stack:

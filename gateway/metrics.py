@@ -1,12 +1,23 @@
-"""What the gateway counts, in Prometheus's terms."""
+"""What the gateway counts, in Prometheus's terms. docs/metrics.md says what each one means."""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
 
 from gateway.decision import Decision
+from gateway.ledger.record import Timings
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16)
+_STAGES = ("upload", "score", "decode", "encode")  # of Timings
 _WRITE_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 2)
 
 
@@ -15,6 +26,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self._decisions = self._counter(
             "imagesafety_decisions_total",
             "Uploads answered, by decision, cause and rule.",
@@ -72,6 +84,14 @@ class Metrics:
             "Unscanned files looked at afterwards, by outcome: accept, reject, gone or failed.",
             ("outcome",),
         )
+        for counter, values in (
+            (self._unscanned, ("overload", "unavailable", "deadline", "error")),
+            (self._rows, ("database", "spool", "nowhere")),
+            (self._reloads, ("taken", "refused")),
+            (self._deliveries, ("delivered", "failed", "given_up")),
+        ):
+            for value in values:  # a counter that begins at 1 has not increased, for an alert
+                counter.labels(value)
         self.spooled = Gauge(
             "imagesafety_ledger_spooled_rows",
             "Decisions that wait in the spool for the database.",
@@ -79,6 +99,29 @@ class Metrics:
         )
         self.overrides = Gauge(
             "imagesafety_overrides", "Overrides in force.", registry=self.registry
+        )
+        self.uploads_in_flight = Gauge(
+            "imagesafety_uploads_in_flight",
+            "Uploads that came and are not answered yet.",
+            registry=self.registry,
+        )
+        self._bytes = Counter(
+            "imagesafety_upload_bytes_total",
+            "Bytes read of the uploads that were answered.",
+            registry=self.registry,
+        )
+        stages = Histogram(
+            "imagesafety_upload_stage_seconds",
+            "How long an upload was in a stage: upload, score, and in that decode and encode.",
+            ("stage",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._stages = {stage: stages.labels(stage) for stage in _STAGES}
+        self._time_budget = Gauge(
+            "imagesafety_time_budget_seconds",
+            "The setting time_budget: from an upload's first byte to its answer.",
+            registry=self.registry,
         )
         self._seconds = Histogram(
             "imagesafety_upload_seconds",
@@ -96,8 +139,20 @@ class Metrics:
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
 
-    def count_decision(self, decision: Decision, seconds: float) -> None:
-        """Counts an answered upload."""
+    def tell_time_budget(self, seconds: float) -> None:
+        """Says how long an upload may take."""
+        self._time_budget.set(seconds)
+
+    def observe_stages(self, timings: Timings) -> None:
+        """Counts the stages that an upload went through."""
+        for stage, histogram in self._stages.items():
+            milliseconds: float | None = getattr(timings, stage)
+            if milliseconds is not None:
+                histogram.observe(milliseconds / 1000)
+
+    def count_decision(self, decision: Decision, seconds: float, received: int) -> None:
+        """Counts an answered upload, of which so many bytes were read."""
+        self._bytes.inc(received)
         answer = "accept" if decision.accepted else "reject"
         self._decisions.labels(answer, decision.cause, decision.rule or "").inc()
         if decision.flagged:

@@ -17,6 +17,7 @@ from gateway import rescan_queue
 from gateway.callers import caller_address
 from gateway.clients import authenticate
 from gateway.decision import Decider, Decision
+from gateway.decision_fields import fields_of
 from gateway.decision_record import Facts, record_of, timings_of, worth_a_rescan
 from gateway.evidence import Cause, TooLargeError, Unscored
 from gateway.examination import Examined, Examiner
@@ -29,7 +30,9 @@ from gateway.overrides.matching import OverrideSource
 from gateway.policy_in_force import CurrentPolicy
 from gateway.settings import Settings
 from gateway.upload import ClientGoneError, Upload, UploadTooLargeError
+from gateway.upload_trace import tell_decision, tell_status, upload_span
 from imagesafety.policy import Mode
+from telemetry.tracing import span
 
 MEDIA_TYPES = frozenset(
     {"image/apng", "image/avif", "image/gif", "image/jpeg", "image/jxl", "image/png", "image/webp"}
@@ -107,17 +110,23 @@ class Scanner:
     async def scan(self, request: Request) -> Response:
         """The endpoint."""
         started: float = request.scope["state"].get(FIRST_BYTE, time.monotonic())
+        with self._metrics.uploads_in_flight.track_inprogress(), upload_span(request, started):
+            return await self._answer(request, started)
+
+    async def _answer(self, request: Request, started: float) -> Response:
         body = Upload(request.receive, self._settings.max_upload_bytes, self._kept)
         try:
             upload = self._admit(request, body)
             examined = await self._examine(upload, started)
         except RefusedError as refused:
             self._metrics.count_refusal(refused.status)
-            log.info("refused status=%d error=%s", refused.status, refused.error)
+            tell_status(refused.status)
+            log.info("refused", extra={"status": refused.status, "error": refused.error})
             content = {"error": refused.error, "message": refused.message}
             return AnswerResponse(content, refused.status, body)
         except ClientGoneError:
-            log.info("client hung up after %d bytes", body.received)
+            log.info("the client hung up", extra={"bytes": body.received})
+            tell_status(CLIENT_CLOSED_REQUEST)
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         decision = self._decider.decide(
             upload.policy.policy,
@@ -219,19 +228,18 @@ class Scanner:
             timings,
             rescans=bool(self._settings.pict_rs),
         )
-        log.log(
-            logging.WARNING if decision.unscanned else logging.INFO,
-            "decision=%s cause=%s rule=%s unscanned=%s id=%s client=%s type=%s bytes=%d ms=%d (%s)",
-            *(decision.answer, decision.cause, decision.rule, decision.unscanned),
-            *(upload.id, upload.client, upload.media_type, body.received, (now - started) * 1000),
-            decision.message,
-        )
+        fields = fields_of(upload, decision, now - started)
+        level = logging.WARNING if decision.unscanned else logging.INFO
+        log.log(level, "%s", decision.message, extra=fields)
+        tell_decision(fields, decision.message, decision.status)
         margin = self._settings.answer_margin
         until = started + self._settings.time_budget - margin / 4
-        await self._ledger.record(record, until=until)  # where it went, the ledger tells
+        with span("ledger write"):
+            await self._ledger.record(record, until=until)  # where it went, the ledger tells
         stored = time.monotonic()
+        self._metrics.observe_stages(timings)
         self._metrics.ledger_seconds.observe(stored - now)
-        self._metrics.count_decision(decision, stored - started)
+        self._metrics.count_decision(decision, stored - started, body.received)
 
 
 def _loop_time(monotonic: float) -> float:

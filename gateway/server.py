@@ -21,6 +21,9 @@ from gateway.ledger.database import LedgerError
 from gateway.settings import Settings, host_and_port, load_settings
 from imagesafety.policy import Policy
 from imagesafety.policy_file import PolicyError, find_policy, load_policy
+from telemetry.exporting import TracingError
+from telemetry.logs import configure_logs
+from telemetry.tracing import tracing
 
 # Longer than clients keep theirs: one that writes into a connection just as we close it loses an
 # upload, whose streamed body it can't send twice.
@@ -40,10 +43,17 @@ class _Server(uvicorn.Server):
 def main(arguments: Sequence[str]) -> int:
     """Runs the gateway until SIGTERM or SIGINT; the exit code."""
     settings = load_settings(arguments)
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    log.setLevel(settings.log_level.upper())
+    configure_logs("gateway", settings.log_level, settings.log_format)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(tracing("imagesafety-gateway"))
+        except TracingError as error:
+            print(f"gateway: {error}", file=sys.stderr)  # noqa: T201
+            return 2
+        return _run(settings)
+
+
+def _run(settings: Settings) -> int:
     try:
         path = find_policy(settings.policy)
         policy = load_policy(path)

@@ -20,6 +20,7 @@ from gateway.ledger.database import sqlite_url
 from gateway.webhook_signature import signing_key
 from imagesafety.client import TlsFiles
 from imagesafety.policy import Mode
+from telemetry.logs import LogFormat
 
 PREFIX = "IMAGESAFETY_GATEWAY_"
 LOOPBACK_AND_PRIVATE = (
@@ -154,6 +155,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severity to log"
     )
+    log_format: LogFormat = Field("text", description="text for people, or json: one object a line")
 
     @field_validator("admin_token", "webhook_secret", "pict_rs_api_key")
     @classmethod

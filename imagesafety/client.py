@@ -16,6 +16,7 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from imagesafety.attempt_trace import traced_attempt
 from imagesafety.channel import ReplicaChannel
 from imagesafety.channel import TlsFiles as TlsFiles  # others import it from here
 from imagesafety.policy import Band, Concept
@@ -141,13 +142,14 @@ class ScoringClient:
             ),
             media_type=media_type,
         )
-        with self._replicas.stub() as stub:
-            scores = await _call(stub.ScoreImage(timeout=timeout), header, chunks)
+        with self._replicas.stub() as stub, traced_attempt() as metadata:
+            call = stub.ScoreImage(timeout=timeout, metadata=metadata)
+            scores = await _finish(call, header, chunks)
         self.model = scores.model
         return scores
 
 
-async def _call(
+async def _finish(
     call: grpc.aio.StreamUnaryCall[scoring_pb2.ScoreImageRequest, scoring_pb2.ScoreImageResponse],
     header: scoring_pb2.ScoreImageHeader,
     chunks: AsyncIterable[bytes],

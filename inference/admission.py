@@ -100,6 +100,16 @@ class Admission:
         self._bulk_bytes = 0
         self._waiting: set[asyncio.Future[None]] = set()
 
+    @property
+    def images(self) -> int:
+        """How many images there are."""
+        return self._images
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes they take, or have reserved."""
+        return self._bytes
+
     @contextmanager
     def arriving(self) -> Iterator[None]:
         """A place for a call while its header is waited for; whose it is, is not known yet.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,9 @@ import numpy as np
 from inference.batch_schedule import Batch, DeadlineUnmeetableError, Schedule
 from inference.device_health import DeviceHealth
 from inference.encoder import Embeddings
+from inference.metrics import Metrics
 from inference.work_queue import Priority
+from telemetry.tracing import Span, add_past_span, mark_failed, recorded_span, shared_span
 
 log = logging.getLogger("inference")
 
@@ -25,11 +28,15 @@ class EncoderFailedError(Exception):
     """The model fails on this image, also when it is encoded alone."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Caller:
     pictures: Sequence[bytes]
     rows: list[Embeddings | None]
     future: asyncio.Future[Embeddings]
+    priority: Priority
+    came: float
+    span: Span | None  # that its batches are told in, if it is traced
+    began: float | None = None  # when its first batch did
 
 
 class Batcher:
@@ -40,8 +47,10 @@ class Batcher:
         encode: Callable[[Sequence[bytes]], Awaitable[Embeddings]],
         schedule: Schedule,
         device: DeviceHealth,
+        metrics: Metrics | None = None,
     ) -> None:
         """`device` is told of every image that was encoded or could not be."""
+        self._metrics = metrics or Metrics()
         self._encode = encode
         self._schedule = schedule
         self._device = device
@@ -67,17 +76,21 @@ class Batcher:
         and EncoderFailedError.
         """
         loop = asyncio.get_running_loop()
+        now = loop.time()
         ticket = self._schedule.add(
-            len(pictures), priority=priority, deadline=deadline, client=client, now=loop.time()
+            len(pictures), priority=priority, deadline=deadline, client=client, now=now
         )
         future: asyncio.Future[Embeddings] = loop.create_future()
-        self._callers[ticket] = _Caller(pictures, [None] * len(pictures), future)
+        rows: list[Embeddings | None] = [None] * len(pictures)
+        self._callers[ticket] = _Caller(pictures, rows, future, priority, now, recorded_span())
+        self._metrics.device_queue.enter(ticket, priority, now)
         # Not at once: what else arrives in this turn of the loop goes into the same batch.
         self._look()
         try:
             return await future
         finally:
             del self._callers[ticket]
+            self._metrics.device_queue.leave(ticket, priority)
             self._schedule.remove(ticket)
 
     @property
@@ -122,9 +135,30 @@ class Batcher:
                 if step.wake_at is not None:
                     self._alarm = loop.call_at(step.wake_at, self._look)
                 return
-            task = loop.create_task(self._run(step.batch, self._pictures(step.batch)))
+            made = self._note_begin(step.batch, loop.time())
+            task = loop.create_task(self._run(step.batch, self._pictures(step.batch), made))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _note_begin(self, batch: Batch, now: float) -> Span | None:
+        """Tells what has waited for the batch; the span of its forward pass, if one is wanted."""
+        tickets = dict.fromkeys(part.ticket for part in batch.parts)
+        callers = {ticket: self._callers[ticket] for ticket in tickets if ticket in self._callers}
+        waits = []
+        for ticket, caller in callers.items():
+            if caller.began is None:
+                caller.began = now
+                self._metrics.device_queue.leave(ticket, caller.priority)
+                waits.append(now - caller.came)
+                self._metrics.observe_stage("queue_wait", waits[-1])
+                add_past_span("queue", caller.span, waits[-1])
+        if waits:
+            self._metrics.batch_wait_seconds.observe(max(waits))
+        self._metrics.batch_views.observe(len(batch.parts))
+        made = shared_span("batch", (caller.span for caller in callers.values()))
+        if made is not None:
+            made.set_attribute("imagesafety.batch_views", len(batch.parts))
+        return made
 
     def _pictures(self, batch: Batch) -> dict[int, bytes]:
         """The pictures of a batch by their places in it, but for those that can't be read.
@@ -139,8 +173,9 @@ class Batcher:
                 log.exception("a view can't be read")
         return pictures
 
-    async def _run(self, batch: Batch, pictures: dict[int, bytes]) -> None:
+    async def _run(self, batch: Batch, pictures: dict[int, bytes], made: Span | None) -> None:
         rows: dict[int, Embeddings] = {}
+        begun = time.monotonic()
         try:
             embeddings = await self._encode(list(pictures.values())) if pictures else ()
             if len(embeddings) != len(pictures):
@@ -150,8 +185,14 @@ class Batcher:
                 for place, row in zip(pictures, embeddings, strict=True)
                 if np.isfinite(row).all()
             }
-        except Exception:
+        except Exception as error:
             log.exception("a batch of %d failed", len(batch.parts))
+            if made is not None:
+                mark_failed(made, error)
+        finally:
+            if made is not None:
+                made.end()
+        self._metrics.batch_seconds.observe(time.monotonic() - begun)
         self._answer(batch, rows)
 
     def _answer(self, batch: Batch, rows: dict[int, Embeddings]) -> None:
@@ -166,6 +207,7 @@ class Batcher:
         for ticket in outcome.completed:
             self._device.succeeded()
             caller = self._callers[ticket]
+            self._metrics.observe_stage("encode", now - (caller.began or now))
             if not caller.future.done():
                 caller.future.set_result(np.stack([row for row in caller.rows if row is not None]))
         for ticket in outcome.failed:

@@ -47,11 +47,14 @@ class BulkStream:
         *,
         max_images: int,
         idle_seconds: float,
+        failed: Callable[[ScoringError], None],
     ) -> None:
         """At most `max_images` are worked on at once, and as many are in pieces at once.
 
-        Those are given up when nothing comes for `idle_seconds`.
+        Those are given up when nothing comes for `idle_seconds`. `failed` is told of each image
+        that is answered by an error.
         """
+        self._failed = failed
         self._score = score
         self._admission = admission
         self._sender = sender
@@ -211,6 +214,7 @@ class BulkStream:
         self._open[request_id] = _OpenImage(image.media_type, ExitStack(), None, self._behind)
 
     async def _answer_error(self, request_id: str, error: ScoringError) -> None:
+        self._failed(error)
         status = error_status(error)
         await self._put(scoring_pb2.ScoreImagesResponse(request_id=request_id, error=status))
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from inference.encoder import Embeddings
 from inference.errors import Reason, ScoringError
+from inference.metrics import Metrics
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,10 @@ class ConceptCache:
         *,
         max_sets: int,
         text_batch: int,
+        metrics: Metrics | None = None,
     ) -> None:
         """`text_batch` is how many prompts go into one forward: images wait no longer than that."""
+        self._metrics = metrics or Metrics()
         self._encode_texts = encode_texts
         self._max_sets = max_sets
         self._text_batch = text_batch
@@ -84,6 +87,7 @@ class ConceptCache:
 
     def prefetch(self, concepts: ConceptSet) -> None:
         """Begins to embed the concepts, if that is not done yet. Raises as `embed`."""
+        self._metrics.count_concepts(hit=concepts.digest in self._sets)
         self._encoding(concepts)
 
     async def embed(self, concepts: ConceptSet) -> ConceptEmbeddings:

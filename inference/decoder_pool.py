@@ -25,8 +25,10 @@ from inference.decoder_process import (
     NeverReceivedError,
 )
 from inference.errors import Reason, ScoringError
+from inference.metrics import Metrics
 from inference.shared_file import SharedFile
 from inference.work_queue import Priority, QueueFullError, WorkQueue
+from telemetry.tracing import Span, add_past_span, recorded_span
 
 _RESTART_SECONDS = 1.0  # between attempts, when processes can't be started at all
 _ENDS_PROCESS = frozenset(
@@ -51,6 +53,8 @@ class _Job:
     deadline: float
     client: str
     result: asyncio.Future[DecodedFile]
+    arrived: float
+    span: Span | None  # that the wait is told in, if it is traced
     again: bool = False  # it is not the first process that has it
 
 
@@ -67,6 +71,7 @@ class DecoderPool:
         weights: Mapping[str, float] | None = None,
         filter_required: bool = False,
         on_busy: Callable[[float], None] = lambda _: None,
+        metrics: Metrics | None = None,
     ) -> None:
         """`weights` are those of clients by name; `on_busy` is told which part has work.
 
@@ -76,6 +81,7 @@ class DecoderPool:
         self._workers = workers
         self._max_views = max_views
         self._filter_required = filter_required
+        self._metrics = metrics or Metrics()
         self._queue: WorkQueue[_Job] = WorkQueue(max_queue, weights)
         self._idle: list[DecoderProcess] = []
         self._processes: set[DecoderProcess] = set()
@@ -133,8 +139,11 @@ class DecoderPool:
         Raises ScoringError as `Decoder.decode` does, or with DECODER_CRASHED, DECODER_TIMEOUT,
         QUEUE_FULL or DEADLINE_EXCEEDED.
         """
-        result: asyncio.Future[DecodedFile] = asyncio.get_running_loop().create_future()
-        ticket = self._enqueue(_Job(file, request, priority, deadline, client, result))
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[DecodedFile] = loop.create_future()
+        ticket = self._enqueue(
+            _Job(file, request, priority, deadline, client, result, loop.time(), recorded_span())
+        )
         try:
             decoded = await result
         except asyncio.CancelledError:
@@ -142,7 +151,7 @@ class DecoderPool:
                 result.result().close()
             raise
         finally:
-            self._queue.remove(ticket)
+            self._remove(ticket, priority)
         count = len(decoded.media.views)
         self._held_views += count
         try:
@@ -157,8 +166,13 @@ class DecoderPool:
             ticket = self._queue.add(job, job.priority, job.deadline, job.client)
         except QueueFullError as error:
             raise ScoringError(Reason.QUEUE_FULL, "the queue of the decoders is full") from error
+        self._metrics.decoder_queue.enter(ticket, job.priority, job.arrived)
         self._dispatch()
         return ticket
+
+    def _remove(self, ticket: int, priority: Priority) -> None:
+        self._queue.remove(ticket)
+        self._metrics.decoder_queue.leave(ticket, priority)
 
     def _dispatch(self) -> None:
         """Hands waiting files to idle processes."""
@@ -171,7 +185,7 @@ class DecoderPool:
             job, late = entry.item, entry.deadline <= now
             if not late and not job.result.done():
                 self._queue.charge(entry.ticket)
-            self._queue.remove(entry.ticket)  # now: handing it over may put it back
+            self._remove(entry.ticket, entry.priority)  # now: handing it over may put it back
             if late:
                 message = "the deadline passed while the image waited to be decoded"
                 _fail(job, ScoringError(Reason.DEADLINE_EXCEEDED, message))
@@ -180,6 +194,9 @@ class DecoderPool:
 
     def _hand_over(self, job: _Job, process: DecoderProcess, now: float) -> None:
         left = job.deadline - now
+        if not job.again:
+            self._metrics.observe_stage("decode_wait", now - job.arrived)
+            add_past_span("decode queue", job.span, now - job.arrived)
         request = replace(
             job.request,
             frame_seconds=min(job.request.frame_seconds, _FRAMES_SHARE * left),
@@ -189,6 +206,7 @@ class DecoderPool:
             # Not in the task: the caller may be gone, and the file closed, before that runs.
             process.hand_over(job.file, request)
         except NeverReceivedError:
+            self._metrics.count_decoder_restart("gone")
             self._spawn(self._replace(process))
             self._again(job)
         else:
@@ -197,11 +215,14 @@ class DecoderPool:
 
     async def _finish(self, job: _Job, process: DecoderProcess, patience: float) -> None:
         """Takes the answer, and sees to it that there is a process for the next file."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         self._count_working(1)
         try:
             goes_on = await self._take_answer(job, process, patience)
         finally:
             self._count_working(-1)
+        self._metrics.observe_stage("decode", loop.time() - began)
         if goes_on:
             self._idle.append(process)
             self._dispatch()
@@ -216,8 +237,10 @@ class DecoderPool:
             decoded = await process.decoded(job.request, patience)
             self.times.observe(loop.time() - began, len(decoded.media.views))
         except NeverReceivedError:
+            self._metrics.count_decoder_restart("gone")
             self._again(job)
         except KilledError:
+            self._metrics.count_decoder_restart("killed")
             if job.again:
                 message = "the decoder was killed, twice"
                 _fail(job, ScoringError(Reason.DECODER_CRASHED, message))
@@ -226,10 +249,13 @@ class DecoderPool:
         except ScoringError as error:
             self.times.observe(loop.time() - began, 0)
             _fail(job, error)
-            return error.reason not in _ENDS_PROCESS
+            if error.reason not in _ENDS_PROCESS:
+                return True
+            self._metrics.count_decoder_restart(error.reason.name.lower())
         except Exception:
             # A mistake of ours must neither leave the caller waiting nor cost a process for good.
             log.exception("a decoder's answer could not be taken")
+            self._metrics.count_decoder_restart("error")
             _fail(job, ScoringError(Reason.DECODER_CRASHED, "the decoder's answer was lost"))
         else:
             if job.result.done():

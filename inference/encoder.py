@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 from inference.backends.tower import Embeddings as Embeddings  # others import it from here
 from inference.backends.tower import Picture
 from inference.decoder.media import Preprocessing
+from inference.waiting import DeviceClock
 
 ArgumentT = TypeVar("ArgumentT")
 _POLL_SECONDS = 0.01
@@ -56,13 +57,21 @@ class Encoder(Protocol):
 class EncoderThread:
     """Runs an encoder off the event loop, in as many threads as its calls may overlap."""
 
-    def __init__(self, encoder: Encoder, on_busy: Callable[[bool], None] | None = None) -> None:
-        """`on_busy` is told when the first of several calls begins and when the last one ends."""
+    def __init__(
+        self,
+        encoder: Encoder,
+        clock: DeviceClock | None = None,
+        on_busy: Callable[[bool], None] = lambda _: None,
+    ) -> None:
+        """`clock` is told of each call of the device, in the thread that makes it.
+
+        `on_busy` is told when the first of several calls begins and when the last one ends.
+        """
         self._encoder = encoder
+        self._clock = clock or DeviceClock()
         self._executor = ThreadPoolExecutor(encoder.concurrency, thread_name_prefix="encoder")
-        self._on_busy = on_busy or (lambda _: None)
+        self._on_busy = on_busy
         self._calls = 0  # that were made, and are not answered
-        self._began: dict[object, float] = {}  # monotonic times, of the calls that run
 
     async def encode_images(self, pictures: Sequence[bytes]) -> Embeddings:
         """As Encoder.encode_images."""
@@ -74,14 +83,13 @@ class EncoderThread:
 
     def running_for(self) -> float:
         """For how many seconds the oldest call runs; 0 if none does."""
-        now = time.monotonic()
-        return max((now - began for began in list(self._began.values())), default=0.0)
+        return self._clock.longest(time.monotonic())
 
     async def close(self, seconds: float = math.inf) -> bool:
         """Ends the threads after the calls that they run; False if those take longer than that."""
         self._executor.shutdown(wait=False, cancel_futures=True)
         end = time.monotonic() + seconds
-        while self._began:
+        while self._clock.is_busy:
             if time.monotonic() > end:
                 return False
             await asyncio.sleep(_POLL_SECONDS)
@@ -91,12 +99,11 @@ class EncoderThread:
         self, encode: Callable[[ArgumentT], Embeddings], argument: ArgumentT
     ) -> Embeddings:
         def run() -> Embeddings:
-            call = object()
-            self._began[call] = time.monotonic()
+            call = self._clock.begin(time.monotonic())
             try:
                 return encode(argument)
             finally:
-                del self._began[call]
+                self._clock.end(call, time.monotonic())
 
         if self._calls == 0:
             self._on_busy(True)

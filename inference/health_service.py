@@ -7,7 +7,7 @@ import asyncio
 import grpc
 from grpc_health.v1 import health, health_pb2
 
-from inference.serving_status import ServingStatus, Trouble
+from inference.serving_status import NAMES, ServingStatus, Trouble
 
 _Response = health_pb2.HealthCheckResponse
 
@@ -29,9 +29,14 @@ class HealthService(health.aio.HealthServicer):
         self._status.set(trouble, holds)
         await self._tell()
 
+    def objection(self, name: str) -> str | None:
+        """Why a name is not SERVING, if so; may be asked from any thread."""
+        return self._status.objection(name)
+
     async def _tell(self) -> None:
-        for name, serving in self._status.serving().items():
-            await self.set(name, _Response.SERVING if serving else _Response.NOT_SERVING)
+        for name in NAMES:
+            objection = self._status.objection(name)
+            await self.set(name, _Response.NOT_SERVING if objection else _Response.SERVING)
 
     async def drain(self) -> None:
         """Announces that the service shuts down, and ends `Watch`: stopping waits for all calls."""

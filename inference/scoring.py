@@ -22,6 +22,7 @@ from inference.encoder import Embeddings
 from inference.errors import Reason, ScoringError
 from inference.shared_file import SharedFile
 from inference.work_queue import Priority, QueueFullError
+from telemetry.tracing import span
 
 _PASSING = (Reason.QUEUE_FULL, Reason.DEADLINE_EXCEEDED, Reason.ENCODER_FAILED)
 
@@ -186,7 +187,7 @@ class Scorer:
     ) -> tuple[Facts, list[ScoredView], tuple[PerceptualHash, ...]]:
         """Decodes the file once and scores the views of that."""
         async with contextlib.AsyncExitStack() as held:
-            with stages.timed("decode"):
+            with stages.timed("decode"), span("decode"):
                 media = await held.enter_async_context(
                     self._decoders.decoded(
                         file,
@@ -196,7 +197,7 @@ class Scorer:
                         client=options.client,
                     )
                 )
-            with stages.timed("encode"):
+            with stages.timed("encode"), span("encode"):
                 views = await self._scored(media, options, deadline)
             return media.facts, views, media.hashes
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -29,14 +30,19 @@ from inference.health_service import HealthService
 from inference.load import Load
 from inference.load_reports import LoadReports
 from inference.messages import duration_message
+from inference.metrics import Metrics
+from inference.metrics_server import Probes, serving_metrics
 from inference.model_source import DEMO, ModelError, parse_model
 from inference.scoring import Scorer
 from inference.service import ScoringService
-from inference.serving_status import Trouble
+from inference.serving_status import LIVENESS, SERVICE_NAME, Trouble
 from inference.settings import Settings, load_settings
 from inference.tls import TlsFiles, server_credentials
 from inference.warm_up import measure_batches
 from inference.wedge_watch import WedgeWatch, wedged_after
+from telemetry.exporting import TracingError
+from telemetry.logs import configure_logs
+from telemetry.tracing import tracing
 
 _SPARE = 0.2  # of the time that a call has left: for what estimates don't know
 _CLOSE_SECONDS = 2.0  # that a pass may still take, when its callers are gone
@@ -47,19 +53,21 @@ log = logging.getLogger("inference")
 def main(arguments: Sequence[str]) -> int:
     """Runs the service until SIGTERM or SIGINT; the exit code."""
     settings = load_settings(arguments)
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    log.setLevel(settings.log_level.upper())
-    try:
-        credentials = _credentials(settings)
-        encoder = load_encoder(settings)
-    except (ModelError, OSError) as error:
-        print(f"inference: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return asyncio.run(_serve(settings, encoder, credentials))
+    configure_logs("inference", settings.log_level, settings.log_format)
+    metrics, probes = Metrics(), Probes()
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(tracing("imagesafety-inference"))
+            # Before the model is loaded, so that probes hear that it is, and not nothing.
+            stack.enter_context(serving_metrics(settings.metrics_listen, metrics, probes))
+            credentials = _credentials(settings)
+            encoder = load_encoder(settings)
+        except (ModelError, OSError, TracingError) as error:
+            print(f"inference: {error}", file=sys.stderr)  # noqa: T201
+            return 2
+        except KeyboardInterrupt:
+            return 130
+        return asyncio.run(_serve(settings, encoder, credentials, metrics, probes))
 
 
 def load_encoder(settings: Settings) -> Encoder:
@@ -106,12 +114,17 @@ def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
 
 
 async def _serve(
-    settings: Settings, encoder: Encoder, credentials: grpc.ServerCredentials | None
+    settings: Settings,
+    encoder: Encoder,
+    credentials: grpc.ServerCredentials | None,
+    metrics: Metrics,
+    probes: Probes,
 ) -> int:
     model, load, now = encoder.description, Load(), asyncio.get_running_loop().time
-    thread = EncoderThread(encoder, lambda busy: load.device.set(busy, now()))
+    metrics.tell_model(model.name, model.weights_digest, model.backend)
+    thread = EncoderThread(encoder, metrics.device, lambda busy: load.device.set(busy, now()))
     decoders = _decoder_pool(
-        settings, model.preprocessing, lambda part: load.decoders.set(part, now())
+        settings, model.preprocessing, metrics, lambda part: load.decoders.set(part, now())
     )
     try:
         times, limits = await _measured(settings, encoder, thread)
@@ -128,7 +141,7 @@ async def _serve(
         wedged_after(settings.wedged_seconds, times(limits.max_batch)),
         lambda stuck: health.announce(Trouble.DEVICE_STUCK, stuck),
     )
-    batcher = Batcher(thread.encode_images, Schedule(times, limits), device)
+    batcher = Batcher(thread.encode_images, Schedule(times, limits), device, metrics)
 
     async def encode_texts(texts: Sequence[str]) -> Embeddings:
         try:
@@ -138,17 +151,27 @@ async def _serve(
             raise
 
     concepts = ConceptCache(
-        encode_texts, max_sets=settings.concept_cache_sets, text_batch=settings.text_batch
+        encode_texts,
+        max_sets=settings.concept_cache_sets,
+        text_batch=settings.text_batch,
+        metrics=metrics,
     )
     scorer = Scorer(decoders, batcher, concepts, frame_seconds=settings.frame_seconds)
+    admission = Admission(_admission_limits(settings))
+    metrics.watch_service(
+        images=lambda: admission.images,
+        image_bytes=lambda: admission.bytes,
+        decoders=lambda: len(decoders.pids),
+    )
     service = ScoringService(
         scorer,
-        Admission(_admission_limits(settings)),
+        admission,
         model,
         _limits(settings),
         stream_images=settings.stream_images,
         idle_seconds=settings.idle_seconds,
         load=load,
+        metrics=metrics,
     )
     reports = LoadReports(lambda: load.report(now(), scorer.waiting_seconds()))
     server = GrpcServer(settings, service, health, reports)
@@ -160,6 +183,8 @@ async def _serve(
         await decoders.close()
         return 2
     await health.serve()
+    probes.live = lambda: health.objection(LIVENESS)
+    probes.ready = lambda: health.objection(SERVICE_NAME)
     await server.start()
     wedge.start()
     log.info("listening on %s", settings.listen)
@@ -215,7 +240,10 @@ def _abandon() -> None:
 
 
 def _decoder_pool(
-    settings: Settings, preprocessing: Preprocessing, on_busy: Callable[[float], None]
+    settings: Settings,
+    preprocessing: Preprocessing,
+    metrics: Metrics,
+    on_busy: Callable[[float], None],
 ) -> DecoderPool:
     limits = MediaLimits(
         max_pixels=settings.max_image_pixels,
@@ -237,6 +265,7 @@ def _decoder_pool(
         weights=settings.weights,
         filter_required=settings.sandbox == "required",
         on_busy=on_busy,
+        metrics=metrics,
     )
 
 

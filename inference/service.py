@@ -7,6 +7,7 @@ import contextlib
 import functools
 import logging
 import math
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import NoReturn, TypeVar
 
@@ -25,9 +26,12 @@ from inference.messages import (
     model_identity,
     parse_options,
 )
+from inference.metrics import Metrics
+from inference.observed_image import observed_image, outcome_of
 from inference.scoring import Scorer, ScoringOptions
 from inference.shared_file import SharedFile
 from inference.work_queue import Priority
+from telemetry.tracing import recorded_span, server_span
 
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
@@ -50,9 +54,11 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         *,
         stream_images: int,
         idle_seconds: float,
+        metrics: Metrics,
         load: Load | None = None,
     ) -> None:
         """`load` is told of every answer."""
+        self._metrics = metrics
         self._scorer = scorer
         self._admission = admission
         self._model = model
@@ -99,9 +105,13 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         ],
     ) -> scoring_pb2.ScoreImageResponse:
         """See scoring.proto."""
-        deadline = _deadline(context)
+        begun, deadline = time.monotonic(), _deadline(context)
         try:
-            with self._counted(deadline):
+            with (
+                observed_image(self._metrics, begun),
+                server_span("ScoreImage", _headers(context)),
+                self._counted(deadline),
+            ):
                 with self._admission.arriving():
                     header = (await self._first(request_iterator)).header
                 options = self._options(header.options, Priority.INTERACTIVE)
@@ -109,6 +119,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
                 with self._admission.image(_sender(options)) as buffer:
                     await self._receive(request_iterator, buffer)
                     file = buffer.complete()
+                    self._metrics.observe_stage("receive", time.monotonic() - begun)
                     self._scorer.refuse_late(options, deadline)
                     scores = await self._score(file, header.media_type, options, deadline)
         except ScoringError as error:
@@ -126,13 +137,16 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         try:
             header = (await self._first(request_iterator)).header
             options = self._options(header.options, Priority.BULK)
-            deadline = _deadline(context)
+            deadline, headers = _deadline(context), _headers(context)
 
             async def score(file: SharedFile, media_type: str) -> scoring_pb2.ImageScores:
-                with self._counted(deadline):
+                begun = time.monotonic()
+                with server_span("ScoreImages", headers), self._counted(deadline):
                     if self._draining:
                         raise ScoringError(Reason.DRAINING, "the replica is shutting down")
-                    return await self._score(file, media_type, options, deadline)
+                    scores = await self._score(file, media_type, options, deadline)
+                self._metrics.count_scored(time.monotonic() - begun)
+                return scores
 
             stream = BulkStream(
                 score,
@@ -140,6 +154,9 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
                 _sender(options),
                 max_images=self._stream_images,
                 idle_seconds=self._idle_seconds,
+                failed=lambda error: self._metrics.count_unscored(
+                    outcome_of(error.reason), error.reason
+                ),
             )
             async for response in stream.responses(request_iterator):
                 yield response
@@ -199,6 +216,15 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
     async def _score(
         self, file: SharedFile, media_type: str, options: ScoringOptions, deadline: float
     ) -> scoring_pb2.ImageScores:
+        if (current := recorded_span()) is not None:
+            current.set_attributes(
+                {
+                    "imagesafety.media_type": media_type,
+                    "imagesafety.bytes": len(file),
+                    "imagesafety.priority": options.priority.name.lower(),
+                    "imagesafety.backend": self._model.backend,
+                }
+            )
         try:
             scored = await self._scorer.score(file, media_type, options, deadline)
             return image_scores(scored, self._identity)
@@ -223,6 +249,12 @@ def _deadline(context: grpc.aio.ServicerContext[RequestT, ResponseT]) -> float:
     """The call's deadline as a time of the event loop; without one, the end of time."""
     remaining = context.time_remaining()
     return math.inf if remaining is None else asyncio.get_running_loop().time() + remaining
+
+
+def _headers(
+    context: grpc.aio.ServicerContext[RequestT, ResponseT],
+) -> tuple[tuple[str, str | bytes], ...]:
+    return tuple((key, value) for key, value in context.invocation_metadata() or ())
 
 
 async def _abort(

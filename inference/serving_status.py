@@ -11,6 +11,10 @@ LIVENESS = "liveness"
 """The name that tells a process which has to be started anew from one that is only busy."""
 
 
+NAMES = ("", SERVICE_NAME, LIVENESS)
+"""What health is asked for; the first one is the service as a whole."""
+
+
 class Trouble(Enum):
     """Why the service should get no calls."""
 
@@ -20,7 +24,7 @@ class Trouble(Enum):
 
 
 class ServingStatus:
-    """Which of the names that health knows are SERVING."""
+    """Which of NAMES are SERVING."""
 
     def __init__(self) -> None:
         self._troubles: set[Trouble] = set()
@@ -29,15 +33,11 @@ class ServingStatus:
         """From now on, a trouble holds or does not."""
         (self._troubles.add if holds else self._troubles.discard)(trouble)
 
-    def serving(self) -> dict[str, bool]:
-        """By name: the service as a whole, ScoringService, and `liveness`.
+    def objection(self, name: str) -> str | None:
+        """Why a name is not SERVING, if so.
 
         Only a device that does not come back is no life: a restart helps against nothing else, and
         a service that drains must not be killed for it.
         """
-        ready = not self._troubles
-        return {
-            "": ready,
-            SERVICE_NAME: ready,
-            LIVENESS: Trouble.DEVICE_STUCK not in self._troubles,
-        }
+        counted = {Trouble.DEVICE_STUCK} if name == LIVENESS else set(Trouble)
+        return next((one.value for one in Trouble if one in counted & self._troubles), None)

@@ -14,6 +14,7 @@ from pydantic import Field, PositiveInt, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from inference.backends.cache import default_cache_folder
+from telemetry.logs import LogFormat
 
 PREFIX = "IMAGESAFETY_INFERENCE_"
 
@@ -37,6 +38,9 @@ class Settings(BaseSettings):
 
     listen: str = Field(
         "127.0.0.1:50051", description="address and port, or unix:/path/of/a/socket"
+    )
+    metrics_listen: str = Field(
+        "", description="address and port for /metrics, /livez and /readyz over HTTP; empty: none"
     )
     model: str = Field(
         "demo",
@@ -173,12 +177,16 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severity to log"
     )
+    log_format: LogFormat = Field("text", description="text for people, or json: one object a line")
 
     @model_validator(mode="after")
     def _check_together(self) -> Settings:
         match = re.fullmatch(r"unix:.+|(?:\[[0-9A-Fa-f:.]+\]|[^:\[\]]+):(\d{1,5})", self.listen)
         if match is None or int(match[1] or 0) > 65535:
             raise ValueError(f"listen: {self.listen!r} is neither ADDRESS:PORT nor unix:PATH")
+        match = re.fullmatch(r"(?:\[[0-9A-Fa-f:.]+\]|[^:\[\]]+):(\d{1,5})", self.metrics_listen)
+        if self.metrics_listen and (match is None or int(match[1]) > 65535):
+            raise ValueError(f"metrics_listen: {self.metrics_listen!r} is not ADDRESS:PORT")
         _ = self.weights, self.quotas
         if self.max_bytes_in_flight < self.max_image_bytes:
             raise ValueError("max_bytes_in_flight must have room for max_image_bytes")

@@ -1,0 +1,52 @@
+"""A span for each call of the inference service, where the caller traces with OpenTelemetry.
+
+That is optional: without the package, or outside of any span, nothing is made or sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+try:
+    from opentelemetry import propagate, trace
+except ImportError:  # pragma: no cover - the library itself does not need it
+    _installed = False
+else:
+    _installed = True
+
+Metadata = tuple[tuple[str, str], ...]
+"""gRPC metadata that tells the service whose span its own is below."""
+
+_UNTRACED: AbstractContextManager[Metadata] = nullcontext(())
+
+
+def traced_attempt() -> AbstractContextManager[Metadata]:
+    """The span `score` around one attempt; gives the metadata to send with it.
+
+    An exception marks the span as failed.
+    """
+    if not _installed or not trace.get_current_span().get_span_context().is_valid:
+        return _UNTRACED
+    return _attempt()
+
+
+@contextmanager
+def _attempt() -> Iterator[Metadata]:
+    tracer = trace.get_tracer("imagesafety")
+    with tracer.start_as_current_span(
+        "score",
+        kind=trace.SpanKind.CLIENT,
+        record_exception=False,
+        set_status_on_exception=False,
+        attributes={"rpc.system": "grpc", "rpc.method": "ScoreImage"},
+    ) as span:
+        carrier: dict[str, str] = {}
+        propagate.inject(carrier)
+        try:
+            yield tuple((key.lower(), value) for key, value in carrier.items())
+        except BaseException as error:
+            code = getattr(error, "code", None)
+            span.set_attribute("error.type", getattr(code, "name", type(error).__name__))
+            span.set_status(trace.Status(trace.StatusCode.ERROR, str(error)))
+            raise
