@@ -8,11 +8,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import uvloop
 
+from benchmarks.rehearsal.foreign_load import foreign_share, moment
 from benchmarks.rehearsal.rows.certificates import certificates
 from benchmarks.rehearsal.rows.fair import fair
 from benchmarks.rehearsal.rows.kill import kill
@@ -22,7 +22,7 @@ from benchmarks.rehearsal.rows.rolling import rolling
 from benchmarks.rehearsal.rows.scale import scale
 from benchmarks.rehearsal.rows.soak import soak
 from benchmarks.rehearsal.rows.trouble import exhausted, hang, slow
-from benchmarks.rehearsal.table import Line, table
+from benchmarks.rehearsal.table import Line, table, told
 from benchmarks.serving.command import run
 from benchmarks.serving.processes import BenchmarkError
 from benchmarks.serving.report import RESULTS
@@ -47,14 +47,17 @@ def rehearse(names: Sequence[str], options: Options) -> int:
     lines: list[Line] = []
     for name in names:
         print(f"{name} …", flush=True)
-        begin = time.monotonic()
+        begin = moment()
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 played = runner.run(_played(ROWS[name], options))
         except BenchmarkError as error:
             played = [Line(name, "the row was played", "yes", str(error).splitlines()[0], False)]
             print(f"{name}: {error}", file=sys.stderr)
-        print(f"{table(played)}\n{name}: {time.monotonic() - begin:.0f} s\n", flush=True)
+        end = moment()
+        others = foreign_share(begin, end)
+        played.append(told(name, "others took of the machine's processors", f"{others:.0%}"))
+        print(f"{table(played)}\n{name}: {end.at - begin.at:.0f} s\n", flush=True)
         lines += played
     missed = sorted({line.row for line in lines if line.met is False})
     if len(names) > 1:

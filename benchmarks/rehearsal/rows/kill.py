@@ -18,10 +18,10 @@ ROW = "kill"
 SHARE_SECONDS = 30.0
 
 
-async def kill(options: Options, plan: Plan = Plan()) -> list[Line]:  # noqa: B008 - frozen
+async def kill(options: Options) -> list[Line]:
     """The row."""
     seconds = options.of(30.0)
-    async with stage(plan) as it:
+    async with stage(Plan()) as it:
         async with it.load():
             await asyncio.sleep(seconds / 6)
             took = await _replace(it)

@@ -20,7 +20,7 @@ from benchmarks.serving.memory import Peak, memory_of, peak_of
 
 ROW = "overload"
 TIMES = 3.0
-CONCURRENCY = 32
+CONCURRENCY = 24  # of two replicas with batches of 8: half as many again as run
 GOODPUT = 0.9
 # Of each process over what it had before: inference may hold max_bytes_in_flight and the pixels of
 # 4 × max_queue views, 800 MB together, and gets far smaller files here.

@@ -31,10 +31,10 @@ class Rates:
     def ratio(self) -> float:
         """Both at once against the mean of each alone: the median over the rounds."""
         each = zip(*self.alone, strict=True)
-        ratios = [
+        ratios: list[float] = [
             both * REPLICAS / sum(alone) for both, alone in zip(self.together, each, strict=True)
         ]
-        return statistics.median(ratios)
+        return float(statistics.median(ratios))
 
 
 async def scale(options: Options) -> list[Line]:

@@ -66,9 +66,7 @@ async def _play(row: str, options: Options, plan: Plan, trouble: Trouble) -> lis
         verdict = it.judged()
         return [
             load_line(row, it),
-            at_least(
-                row, "least share of the work before, of an equal one", min(before) / fair, 0.5
-            ),
+            at_least(row, "least of an equal share of work, before it", min(before) / fair, 0.5),
             *history_lines(row, verdict),
             unscanned_line(row, it, verdict),
             *latency_lines(row, it),
