@@ -20,7 +20,8 @@ def main(arguments: Sequence[str]) -> int:
     name = arguments[0]
     try:
         source = parse_model(name)
-        from inference.open_clip_model import load_open_clip  # takes seconds, a wrong name should not
+        # Imported late: it takes seconds, and a wrong name should not.
+        from inference.open_clip_model import load_open_clip
 
         model = load_open_clip(name, source)
     except ModelError as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from pydantic_settings import BaseSettings
 
 from gateway.settings import Settings as GatewaySettings
 from inference.settings import Settings as InferenceSettings
@@ -19,7 +20,10 @@ needs_kubectl = pytest.mark.skipif(
 )
 all_combinations = pytest.mark.parametrize("combination", combinations(), ids=str)
 
-PREFIXES = {"IMAGESAFETY_GATEWAY_": GatewaySettings, "IMAGESAFETY_INFERENCE_": InferenceSettings}
+PREFIXES: dict[str, type[BaseSettings]] = {
+    "IMAGESAFETY_GATEWAY_": GatewaySettings,
+    "IMAGESAFETY_INFERENCE_": InferenceSettings,
+}
 # Of the libraries: OpenTelemetry's are a standard, Hugging Face's say where weights are.
 OTHER_VARIABLES = re.compile(
     r"OTEL_(TRACES_EXPORTER|EXPORTER_OTLP_(PROTOCOL|ENDPOINT)|SERVICE_NAME)"
