@@ -1,10 +1,10 @@
-# make run · make test · make lint · make protos · make demo-model
+# make run · make test · make lint · make lint-k8s · make protos · make demo-model
 # make rehearse · make rehearse ROW=kill,hang SECONDS=20
 # make bench · make bench-overhead · make bench-ledger · make bench-peers · make bench-decode
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: run test lint rehearse bench bench-overhead bench-ledger bench-peers bench-decode protos format demo-model evaluate-demo constraints
+.PHONY: run test lint lint-k8s rehearse bench bench-overhead bench-ledger bench-peers bench-decode protos format demo-model evaluate-demo constraints
 
 run: .venv/installed
 	$(BIN)/imagesafety up
@@ -25,6 +25,13 @@ lint: .venv/installed
 # about half an hour, 20 minutes of which are the soak.
 rehearse: .venv/installed
 	$(BIN)/python -m benchmarks.rehearsal $(if $(ROW),--row $(ROW)) $(if $(SECONDS),--seconds $(SECONDS))
+
+# Manifests, compose files and Dockerfile, offline; the manifests where kubectl is installed.
+lint-k8s: .venv/installed
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.*.yml
+	$(BIN)/python -m tools.prometheus_rule --check
+	$(BIN)/python -m tools.lint_k8s
 
 # Each takes --rounds and --seconds, such as: make bench BENCH='--rounds 1 --seconds 1'
 bench: .venv/installed

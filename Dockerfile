@@ -1,0 +1,116 @@
+# The images of both services. From the root of the checkout:
+#
+#   docker build --target gateway --tag imagesafety-gateway:0.1.0 .
+#   docker build --target inference --tag imagesafety-inference:0.1.0-cpu .
+#   docker build --target inference --tag imagesafety-inference:0.1.0-cuda \
+#     --build-arg TORCH_INDEX=https://pypi.org/simple .
+#   docker build --target all-in-one --tag imagesafety:0.1.0 .
+#
+# Both run as user 10001 and take a read-only root file system. The gateway writes to /data, inference
+# to /cache and /tmp; deploy/ and k8s/ mount something there.
+
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS packages
+WORKDIR /build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+# No pip in there: an image that runs needs none.
+RUN python -m venv --without-pip /opt/venv
+COPY pyproject.toml constraints.txt ./
+COPY tools/requirements.py tools/
+
+FROM packages AS gateway-packages
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python tools/requirements.py gateway > requirements.txt \
+    && python -m pip --python /opt/venv/bin/python install \
+        --constraint constraints.txt --requirement requirements.txt
+
+FROM packages AS inference-packages
+# PyTorch's wheels on PyPI bring CUDA, some gigabytes of it; those of this index compute on the CPU
+# only. Its other packages are none of ours, so nothing but these two is taken from there.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python -m pip --python /opt/venv/bin/python install --no-deps --index-url "${TORCH_INDEX}" \
+        --constraint constraints.txt torch torchvision
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python tools/requirements.py inference > requirements.txt \
+    && python -m pip --python /opt/venv/bin/python install \
+        --constraint constraints.txt --requirement requirements.txt
+
+FROM inference-packages AS all-packages
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python tools/requirements.py gateway > requirements.txt \
+    && python -m pip --python /opt/venv/bin/python install \
+        --constraint constraints.txt --requirement requirements.txt
+
+FROM ${PYTHON_IMAGE} AS runtime
+# tini: the first process of a container ignores SIGTERM while it does not handle it, and a model
+# takes long to load. libseccomp2: the filter of system calls around the decoders. A user with a name,
+# and HOME: PyTorch and OpenVINO ask for them.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends libseccomp2 tini \
+    && rm -rf /var/lib/apt/lists/* \
+    && groupadd --gid 10001 imagesafety \
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp imagesafety
+ENV PATH=/opt/venv/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+WORKDIR /app
+
+FROM runtime AS inference-runtime
+RUN install --directory --owner 10001 --group 10001 /cache /weights
+# NVIDIA_…: what NVIDIA's container runtime mounts, where there is one.
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    HF_HOME=/weights/huggingface \
+    IMAGESAFETY_INFERENCE_CACHE_FOLDER=/cache/imagesafety
+
+# Both services in one container: what takes the place of pictrs-safety by its name alone. Any user
+# may write to /data, because pictrs-safety's compose file says `user: 991:991`.
+FROM inference-runtime AS all-in-one
+COPY --from=all-packages /opt/venv /opt/venv
+COPY policies policies
+COPY imagesafety imagesafety
+COPY inference inference
+COPY gateway gateway
+RUN python -m compileall -q . && install --directory --mode 1777 /data
+ENV IMAGESAFETY_GATEWAY_LISTEN=0.0.0.0:14051 \
+    IMAGESAFETY_GATEWAY_ADMIN_LISTEN=0.0.0.0:14052 \
+    IMAGESAFETY_GATEWAY_DATA_FOLDER=/data/ledger \
+    IMAGESAFETY_GATEWAY_POLICY=vit-l-14-openai \
+    IMAGESAFETY_INFERENCE_CACHE_FOLDER=/data/backends \
+    HF_HOME=/data/huggingface
+USER 10001:10001
+VOLUME /data
+EXPOSE 14051 14052
+HEALTHCHECK --interval=30s --timeout=5s --start-period=20s \
+    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:14051/livez', timeout=4)"]
+ENTRYPOINT ["tini", "--", "python", "-m", "imagesafety.command", "up"]
+
+FROM inference-runtime AS inference
+COPY --from=inference-packages /opt/venv /opt/venv
+COPY imagesafety/__init__.py imagesafety/
+COPY imagesafety/v1 imagesafety/v1
+COPY inference inference
+RUN python -m compileall -q .
+ENV IMAGESAFETY_INFERENCE_LISTEN=0.0.0.0:50051 \
+    IMAGESAFETY_INFERENCE_METRICS_LISTEN=0.0.0.0:50052
+USER 10001:10001
+EXPOSE 50051 50052
+HEALTHCHECK --interval=30s --timeout=5s --start-period=600s \
+    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:50052/readyz', timeout=4)"]
+ENTRYPOINT ["tini", "--", "python", "-m", "inference"]
+
+FROM runtime AS gateway
+COPY --from=gateway-packages /opt/venv /opt/venv
+COPY policies policies
+COPY imagesafety imagesafety
+COPY gateway gateway
+RUN python -m compileall -q . && install --directory --owner 10001 --group 10001 /data
+ENV IMAGESAFETY_GATEWAY_LISTEN=0.0.0.0:14051 \
+    IMAGESAFETY_GATEWAY_ADMIN_LISTEN=0.0.0.0:14052 \
+    IMAGESAFETY_GATEWAY_DATA_FOLDER=/data
+USER 10001:10001
+VOLUME /data
+EXPOSE 14051 14052
+HEALTHCHECK --interval=30s --timeout=5s --start-period=20s \
+    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:14051/livez', timeout=4)"]
+ENTRYPOINT ["tini", "--", "python", "-m", "gateway"]

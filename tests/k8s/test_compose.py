@@ -1,0 +1,109 @@
+"""The files for Docker Compose: valid by its specification, and for the settings that there are."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.k8s.manifests import read_settings, unknown_variables
+from tools.kustomizations import K8S
+
+DEPLOY = K8S.parent / "deploy"
+FILES = sorted(DEPLOY.glob("compose.*.yml"))
+# Of Lemmy's own docker-compose.yml, as its Ansible playbook has it.
+LEMMY = {"proxy", "lemmy", "lemmy-ui", "pictrs", "postgres", "postfix"}
+MEMORY = {"m": 2**20, "g": 2**30}
+PICTRS_SAFETY = ("USE_SQLITE", "FEDIVERSE_SAFETY_", "POSTGRES_URI", "KNOWN_PICTRS_IPS")
+
+
+def services(name: str) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = yaml.safe_load((DEPLOY / name).read_text())["services"]
+    return found
+
+
+def environment(service: dict[str, Any]) -> dict[str, str]:
+    """Its variables, with what stands for those of the shell that aren't set."""
+    result = {}
+    for item in service.get("environment", ()):
+        name, value = item.split("=", 1)
+        while "${" in value:
+            before, _, rest = value.partition("${")
+            variable, _, after = rest.partition("}")
+            value = before + variable.partition(":-")[2] + after
+        result[name] = value
+    return result
+
+
+def test_files_are_valid_by_the_specification_of_compose() -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    done = subprocess.run([*command, *FILES], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("file", [path.name for path in FILES])
+def test_variables_are_settings_with_values_that_the_services_take(
+    file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for service in services(file).values():
+        variables = {
+            name: value
+            for name, value in environment(service).items()
+            if not name.startswith(PICTRS_SAFETY)
+        }
+        assert unknown_variables(variables) == []
+        read_settings(variables, monkeypatch)
+
+
+def test_lemmys_services_keep_all_but_the_address_of_the_validator() -> None:
+    added = services("compose.imagesafety.yml")
+    assert added.keys() & LEMMY == {"pictrs"}
+    assert added["pictrs"].keys() == {"environment", "depends_on"}
+    assert environment(added["pictrs"]) == {
+        "PICTRS__MEDIA__EXTERNAL_VALIDATION": "http://imagesafety:14051/api/v1/scan/IPADDR"
+    }
+
+
+def test_pict_rs_and_inference_are_reached_by_the_names_that_services_have() -> None:
+    added = services("compose.imagesafety.yml")
+    assert added["imagesafety"]["hostname"] == "imagesafety"
+    target = environment(added["imagesafety"])["IMAGESAFETY_GATEWAY_INFERENCE"]
+    assert target == "dns:///inference:50051"
+    assert set(added["inference"]["networks"]) <= set(added["imagesafety"]["networks"])
+
+
+def test_inference_has_no_way_out() -> None:
+    document = yaml.safe_load((DEPLOY / "compose.imagesafety.yml").read_text())
+    networks = document["services"]["inference"]["networks"]
+    assert networks
+    assert all(document["networks"][name]["internal"] for name in networks)
+    assert "ports" not in document["services"]["inference"]
+
+
+@pytest.mark.parametrize("name", ["imagesafety", "inference", "weights"])
+def test_containers_have_no_more_rights_than_they_need(name: str) -> None:
+    service = services("compose.imagesafety.yml")[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert "/tmp" in service["tmpfs"]
+
+
+def test_limits_and_grace_periods_fit_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    added = services("compose.imagesafety.yml")
+    for name in ("imagesafety", "inference"):
+        (settings,) = read_settings(environment(added[name]), monkeypatch)
+        assert int(added[name]["stop_grace_period"][:-1]) >= settings.drain_seconds + 10
+    limit = added["inference"]["mem_limit"]
+    assert settings.threads == settings.decode_workers == added["inference"]["cpus"]
+    bounded = settings.decode_workers * settings.decode_memory + settings.max_bytes_in_flight
+    assert int(limit[:-1]) * MEMORY[limit[-1]] >= bounded + 1.5 * 2**30
+
+
+def test_pictrs_safetys_service_has_another_image_and_is_called_the_same() -> None:
+    ((name, service),) = services("compose.pictrs-safety.yml").items()
+    assert name == service["hostname"] == "pictrs-safety"
+    assert service["image"] == "imagesafety:0.1.0"
+    assert service["expose"] == ["14051"]
+    assert service["user"] == "991:991"
