@@ -70,6 +70,7 @@ COPY --from=all-packages /opt/venv /opt/venv
 COPY policies policies
 COPY imagesafety imagesafety
 COPY inference inference
+COPY telemetry telemetry
 COPY gateway gateway
 RUN python -m compileall -q . && install --directory --mode 1777 /data
 ENV IMAGESAFETY_GATEWAY_LISTEN=0.0.0.0:14051 \
@@ -90,6 +91,7 @@ COPY --from=inference-packages /opt/venv /opt/venv
 COPY imagesafety/__init__.py imagesafety/
 COPY imagesafety/v1 imagesafety/v1
 COPY inference inference
+COPY telemetry telemetry
 RUN python -m compileall -q .
 ENV IMAGESAFETY_INFERENCE_LISTEN=0.0.0.0:50051 \
     IMAGESAFETY_INFERENCE_METRICS_LISTEN=0.0.0.0:50052
@@ -104,6 +106,7 @@ COPY --from=gateway-packages /opt/venv /opt/venv
 COPY policies policies
 COPY imagesafety imagesafety
 COPY gateway gateway
+COPY telemetry telemetry
 RUN python -m compileall -q . && install --directory --owner 10001 --group 10001 /data
 ENV IMAGESAFETY_GATEWAY_LISTEN=0.0.0.0:14051 \
     IMAGESAFETY_GATEWAY_ADMIN_LISTEN=0.0.0.0:14052 \
