@@ -69,6 +69,8 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         self._parsed = parsed
         self._load = load or Load()
         self._draining = False
+        self.calls = 0
+        """How many calls bring images, or wait for their scores."""
 
     def drain(self) -> None:
         """From now on, refuses the images that streams still bring."""
@@ -101,7 +103,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         """See scoring.proto."""
         deadline = _deadline(context)
         try:
-            with self._counted(deadline):
+            with self._running(), self._counted(deadline):
                 with self._admission.arriving():
                     header = (await self._first(request_iterator)).header
                 options = self._options(header.options, Priority.INTERACTIVE)
@@ -124,27 +126,36 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
     ) -> AsyncIterator[scoring_pb2.ScoreImagesResponse]:
         """See scoring.proto."""
         try:
-            header = (await self._first(request_iterator)).header
-            options = self._options(header.options, Priority.BULK)
-            deadline = _deadline(context)
+            with self._running():
+                header = (await self._first(request_iterator)).header
+                options = self._options(header.options, Priority.BULK)
+                deadline = _deadline(context)
 
-            async def score(file: SharedFile, media_type: str) -> scoring_pb2.ImageScores:
-                with self._counted(deadline):
-                    if self._draining:
-                        raise ScoringError(Reason.DRAINING, "the replica is shutting down")
-                    return await self._score(file, media_type, options, deadline)
+                async def score(file: SharedFile, media_type: str) -> scoring_pb2.ImageScores:
+                    with self._counted(deadline):
+                        if self._draining:
+                            raise ScoringError(Reason.DRAINING, "the replica is shutting down")
+                        return await self._score(file, media_type, options, deadline)
 
-            stream = BulkStream(
-                score,
-                self._admission,
-                _sender(options),
-                max_images=self._stream_images,
-                idle_seconds=self._idle_seconds,
-            )
-            async for response in stream.responses(request_iterator):
-                yield response
+                stream = BulkStream(
+                    score,
+                    self._admission,
+                    _sender(options),
+                    max_images=self._stream_images,
+                    idle_seconds=self._idle_seconds,
+                )
+                async for response in stream.responses(request_iterator):
+                    yield response
         except ScoringError as error:
             await _abort(context, error)
+
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[None]:
+        self.calls += 1
+        try:
+            yield
+        finally:
+            self.calls -= 1
 
     @contextlib.contextmanager
     def _counted(self, deadline: float) -> Iterator[None]:
