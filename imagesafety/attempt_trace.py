@@ -24,7 +24,7 @@ _UNTRACED: AbstractContextManager[Metadata] = nullcontext(())
 def traced_attempt() -> AbstractContextManager[Metadata]:
     """The span `score` around one attempt; gives the metadata to send with it.
 
-    An exception marks the span as failed.
+    An error of the service marks the span as failed; what else ends the call, as cancelled.
     """
     if not _installed or not trace.get_current_span().get_span_context().is_valid:
         return _UNTRACED
@@ -46,7 +46,10 @@ def _attempt() -> Iterator[Metadata]:
         try:
             yield tuple((key.lower(), value) for key, value in carrier.items())
         except BaseException as error:
-            code = getattr(error, "code", None)
-            span.set_attribute("error.type", getattr(code, "name", type(error).__name__))
-            span.set_status(trace.Status(trace.StatusCode.ERROR, str(error)))
+            code = getattr(error, "code", None)  # of a ScoringError, whose module imports this one
+            if code is None:
+                span.set_attribute("imagesafety.cancelled", True)
+            else:
+                span.set_attribute("error.type", code.name)
+                span.set_status(trace.Status(trace.StatusCode.ERROR, str(error)))
             raise

@@ -7,6 +7,7 @@ asynchronous gRPC servers break handlers that read and write, and leave errors u
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -127,7 +128,13 @@ def shared_span(name: str, parents: Iterable[Span | None]) -> Span | None:
 
 
 def mark_failed(failed: Span, error: BaseException) -> None:
-    """Says of a span that an error ended it, and which: by its `reason`, if it has one."""
+    """Says of a span that an error ended it, and which: by its `reason`, if it has one.
+
+    A cancellation is told, but is no failure.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        failed.set_attribute("imagesafety.cancelled", True)
+        return
     reason = getattr(error, "reason", None)
     named = reason.name if isinstance(reason, Enum) else reason
     failed.set_attribute("error.type", named or type(error).__name__)

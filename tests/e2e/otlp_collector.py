@@ -94,7 +94,8 @@ def _over_grpc(collector: Collector) -> Iterator[int]:
             return trace_service_pb2.ExportTraceServiceResponse()
 
     server = grpc.server(ThreadPoolExecutor(2))
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Servicer(), server)
+    add = trace_service_pb2_grpc.add_TraceServiceServicer_to_server
+    add(Servicer(), server)  # type: ignore[no-untyped-call]
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
@@ -113,7 +114,7 @@ def _over_http(collector: Collector) -> Iterator[int]:
             self.send_response(200)
             self.end_headers()
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

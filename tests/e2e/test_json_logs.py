@@ -75,7 +75,7 @@ async def test_a_traceback_is_one_line(services: tuple[Service, Service]) -> Non
 async def test_no_secret_and_no_byte_of_an_image_is_logged(
     services: tuple[Service, Service],
 ) -> None:
-    http, scoring = services
+    http, _ = services
     await post(http.address, BAD, path=PATH)
     await post(http.address, BAD, path=f"{PATH}x")  # wrong, and near the right one
     await post(http.address, b"this-is-no-picture", path=PATH)
@@ -85,9 +85,8 @@ async def test_no_secret_and_no_byte_of_an_image_is_logged(
     await reader.read()
     writer.close()
     reader, writer = await asyncio.open_connection(*http.address.split(":"))
-    writer.write(
-        f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\nab".encode()
-    )
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 9"
+    writer.write(f"{head}\r\n\r\nab".encode())
     await writer.drain()
     writer.close()
     await asyncio.to_thread(

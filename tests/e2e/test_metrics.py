@@ -76,15 +76,11 @@ async def test_the_table_has_what_is_exposed_and_nothing_else(watched: Watched) 
         if not family.name.startswith("process_")
     ]
     assert {name_of(family): family.type for family in families} == {
-        name: kind for name, (kind, _) in documented().items() if name not in NOT_YET
+        name: kind for name, (kind, _) in documented().items()
     }
     for family in families:
         for sample in family.samples:
             assert sample.labels.keys() - {"le"} == documented()[name_of(family)][1]
-
-
-# Of the gateway's retries, which come with another change.
-NOT_YET = {"imagesafety_retries_total", "imagesafety_hedges_total"}
 
 
 def test_dashboard_and_alerts_use_metrics_and_labels_that_there_are() -> None:

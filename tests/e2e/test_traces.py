@@ -4,14 +4,18 @@ import asyncio
 import contextlib
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+import grpc
 import pytest
 
+from imagesafety.v1 import scoring_pb2
 from tests.e2e.otlp_collector import Collector, collecting
 from tests.e2e.pict_rs import Answer, post
-from tests.e2e.processes import free_port, gateway, inference, wait_until
+from tests.e2e.processes import free_port, gateway, inference, off_loop, wait_until
+from tests.e2e.scripted_inference import Context, read_all, refuse, scores, scripted
 from tests.media import drawn, still
 
 BAD = still(drawn(("red", "triangle")))
@@ -33,7 +37,7 @@ class Traced:
 
 
 @contextlib.contextmanager
-def traced_pair(endpoint: str, protocol: str) -> Iterator[tuple[str, str]]:
+def traced_pair(endpoint: str, protocol: str) -> Iterator[tuple[str, Path]]:
     """The address of a gateway, and the file with its log."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
@@ -42,7 +46,7 @@ def traced_pair(endpoint: str, protocol: str) -> Iterator[tuple[str, str]]:
         environment.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
         flags = ("--client-secrets", f"lemmy:{SECRET}", "--repeats", "false")
         with inference() as scoring, gateway(scoring.address, *flags) as http:
-            yield http.address, str(http.log)
+            yield http.address, http.log
 
 
 @pytest.fixture(scope="module", params=["grpc", "http/protobuf"])
@@ -116,6 +120,42 @@ async def test_spans_of_what_fails_say_so(traced: Traced) -> None:
     assert spans["ScoreImage"].attributes["error.type"] == "UNSUPPORTED_TYPE"
 
 
+async def test_each_attempt_is_a_span(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+    parents: list[str] = []
+
+    async def first_full(
+        messages: AsyncIterator[scoring_pb2.ScoreImageRequest], context: Context
+    ) -> scoring_pb2.ScoreImageResponse:
+        nonlocal calls
+        calls += 1
+        await read_all(messages)
+        headers = {key: str(value) for key, value in context.invocation_metadata() or ()}
+        parents.append(headers["traceparent"].split("-")[2])
+        if calls == 1:
+            await refuse(context, grpc.StatusCode.UNAVAILABLE, "")
+        return scores(0, 0, 0, 0)
+
+    with collecting("http/protobuf") as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+        trace = secrets.token_hex(16)
+        header = ("traceparent", f"00-{trace}-b7ad6b7169203331-01")
+        async with (
+            scripted(first_full) as (replica, _),
+            off_loop(gateway(replica, ready=False)) as http,
+        ):
+            assert (await post(http.address, BAD, headers=(header,))).body["cause"] == "policy"
+        # All is exported when the gateway has ended.
+        first, second = [span for span in collector.of(trace) if span.name == "score"]
+        assert [first.id, second.id] == parents
+        assert (first.failed, second.failed) == (True, False)
+        assert first.attributes["error.type"] == "UNAVAILABLE"
+        [root] = [span for span in collector.of(trace) if span.name == ROOT]
+        assert first.parent == second.parent == root.id
+        assert not root.failed
+
+
 async def test_a_caller_that_samples_nothing_is_not_traced_and_one_without_a_trace_is(
     traced: Traced,
 ) -> None:
@@ -143,8 +183,7 @@ async def test_a_collector_that_is_down_or_hangs_costs_one_warning(protocol: str
         with traced_pair(f"http://127.0.0.1:{port}", protocol) as (address, log):
 
             def warnings() -> int:
-                with open(log) as lines:
-                    return lines.read().count("traces can't be exported")
+                return log.read_text().count("traces can't be exported")
 
             for _ in range(3):
                 assert (await post(address, BAD)).status == 406
