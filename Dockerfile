@@ -26,6 +26,11 @@ RUN --mount=type=cache,target=/root/.cache/pip \
         --constraint constraints.txt --requirement requirements.txt
 
 FROM packages AS inference-packages
+# pdqhash has no wheel for each Python, and is compiled here.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends g++ \
+    && rm -rf /var/lib/apt/lists/*
 # PyTorch's wheels on PyPI bring CUDA, some gigabytes of it; those of this index compute on the CPU
 # only. Its other packages are none of ours, so nothing but these two is taken from there.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -45,11 +50,11 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 FROM ${PYTHON_IMAGE} AS runtime
 # tini: the first process of a container ignores SIGTERM while it does not handle it, and a model
-# takes long to load. libseccomp2: the filter of system calls around the decoders. A user with a name,
-# and HOME: PyTorch and OpenVINO ask for them.
+# takes long to load. libseccomp2: the filter of system calls around the decoders. libstdc++6: what
+# pdqhash is linked with. A user with a name, and HOME: PyTorch and OpenVINO ask for them.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends libseccomp2 tini \
+    && apt-get install --yes --no-install-recommends libseccomp2 libstdc++6 tini \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --gid 10001 imagesafety \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp imagesafety

@@ -8,7 +8,7 @@ import grpc
 
 from imagesafety.client import ScoringError
 
-MOST_ATTEMPTS = 5
+MOST_ATTEMPTS = 7
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0  # seconds; the first retry needs none
 _LEAST_SECONDS = 0.05  # what is left of a deadline, under which a call is not worth its while
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -15,6 +17,8 @@ from inference.serving_status import SERVICE_NAME
 from inference.settings import Settings
 
 _MAX_PENDING = 10_000  # calls that have come, and are not looked at yet
+
+_LOOK_SECONDS, _QUIET_LOOKS = 0.25, 3  # after which a draining server is done
 
 
 class GrpcServer:
@@ -65,7 +69,19 @@ class GrpcServer:
         self._scoring.drain()
         self._load_reports.drain()
         await self._health.drain()
-        await self._server.stop(self._drain_seconds)
+        stopping = asyncio.create_task(self._server.stop(self._drain_seconds))
+        done = asyncio.create_task(self._done())
+        await asyncio.wait((stopping, done), return_when=asyncio.FIRST_COMPLETED)
+        done.cancel()
+        await self._server.stop(None)  # breaks off streams of other services that nobody ends
+        await stopping
+
+    async def _done(self) -> None:
+        """Returns when no call brought images for a while, and the answers are on their way."""
+        quiet = 0
+        while quiet < _QUIET_LOOKS:
+            await asyncio.sleep(_LOOK_SECONDS)
+            quiet = 0 if self._scoring.calls else quiet + 1
 
 
 def _options(settings: Settings) -> list[tuple[str, int]]:

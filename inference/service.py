@@ -75,6 +75,8 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         self._parsed = parsed
         self._load = load or Load()
         self._draining = False
+        self.calls = 0
+        """How many calls bring images, or wait for their scores."""
 
     def drain(self) -> None:
         """From now on, refuses the images that streams still bring."""
@@ -110,6 +112,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             with (
                 observed_image(self._metrics, begun),
                 server_span("ScoreImage", _headers(context)),
+                self._running(),
                 self._counted(deadline),
             ):
                 with self._admission.arriving():
@@ -135,33 +138,42 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
     ) -> AsyncIterator[scoring_pb2.ScoreImagesResponse]:
         """See scoring.proto."""
         try:
-            header = (await self._first(request_iterator)).header
-            options = self._options(header.options, Priority.BULK)
-            deadline, headers = _deadline(context), _headers(context)
+            with self._running():
+                header = (await self._first(request_iterator)).header
+                options = self._options(header.options, Priority.BULK)
+                deadline, headers = _deadline(context), _headers(context)
 
-            async def score(file: SharedFile, media_type: str) -> scoring_pb2.ImageScores:
-                begun = time.monotonic()
-                with server_span("ScoreImages", headers), self._counted(deadline):
-                    if self._draining:
-                        raise ScoringError(Reason.DRAINING, "the replica is shutting down")
-                    scores = await self._score(file, media_type, options, deadline)
-                self._metrics.count_scored(time.monotonic() - begun)
-                return scores
+                async def score(file: SharedFile, media_type: str) -> scoring_pb2.ImageScores:
+                    begun = time.monotonic()
+                    with server_span("ScoreImages", headers), self._counted(deadline):
+                        if self._draining:
+                            raise ScoringError(Reason.DRAINING, "the replica is shutting down")
+                        scores = await self._score(file, media_type, options, deadline)
+                    self._metrics.count_scored(time.monotonic() - begun)
+                    return scores
 
-            stream = BulkStream(
-                score,
-                self._admission,
-                _sender(options),
-                max_images=self._stream_images,
-                idle_seconds=self._idle_seconds,
-                failed=lambda error: self._metrics.count_unscored(
-                    outcome_of(error.reason), error.reason
-                ),
-            )
-            async for response in stream.responses(request_iterator):
-                yield response
+                stream = BulkStream(
+                    score,
+                    self._admission,
+                    _sender(options),
+                    max_images=self._stream_images,
+                    idle_seconds=self._idle_seconds,
+                    failed=lambda error: self._metrics.count_unscored(
+                        outcome_of(error.reason), error.reason
+                    ),
+                )
+                async for response in stream.responses(request_iterator):
+                    yield response
         except ScoringError as error:
             await _abort(context, error)
+
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[None]:
+        self.calls += 1
+        try:
+            yield
+        finally:
+            self.calls -= 1
 
     @contextlib.contextmanager
     def _counted(self, deadline: float) -> Iterator[None]:

@@ -52,8 +52,9 @@ Those that gRPC gives carry none: a deadline that passed, a message over the lim
                        TOO_MANY_PIXELS    a frame is over DescribeModel's max_image_pixels
                        TOO_MANY_FRAMES    it has more frames than DescribeModel's max_media_frames
                        TOO_LONG           it lasts longer than DescribeModel's max_media_duration
-                       QUEUE_FULL         the service has as much work as it takes; try another
-                                          replica, or later
+                       QUEUE_FULL         the service has as much work as it takes, of this client or
+                                          on the whole, or as it can do before the call's deadline;
+                                          try another replica, or later
   DEADLINE_EXCEEDED    DEADLINE_EXCEEDED  the call's deadline passed, or can't be met
                        UPLOAD_STALLED     the rest of the image did not come
   UNAVAILABLE          DRAINING           the replica is shutting down; try another one (only

@@ -1,7 +1,8 @@
 """The inference service with an encoder that fails, or is slow, as files in a folder say.
 
-The folder is the first argument. It may have the files `broken` (every batch raises) and `slow`
-(seconds for a picture); the service adds a byte to `passes` for every picture that is encoded.
+The folder is the first argument. It may have the files `broken` (every batch raises), `slow`
+(seconds for a picture) and `stuck` (a batch does not come back while it is there); the service adds
+a byte to `passes` for every picture that is encoded.
 """
 
 import sys
@@ -32,6 +33,8 @@ class FaultyEncoder:
         slow = self._folder / "slow"
         if slow.exists():
             time.sleep(float(slow.read_text()) * len(pictures))
+        while (self._folder / "stuck").exists():
+            time.sleep(0.02)
         shows = [tuple(picture[:3]) for picture in pictures]
         if RAISES in shows or (self._folder / "broken").exists():
             raise RuntimeError("the device has no memory")

@@ -121,11 +121,12 @@ async def off_loop(context: AbstractContextManager[Service]) -> AsyncIterator[Se
         await asyncio.to_thread(context.__exit__, None, None, None)
 
 
-def is_serving(address: str) -> bool:
+def is_serving(address: str, service: str = "") -> bool:
     with grpc.insecure_channel(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
-            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=1)  # type: ignore[attr-defined]
+            request = health_pb2.HealthCheckRequest(service=service)
+            answer = stub.Check(request, timeout=1)  # type: ignore[attr-defined]
         except grpc.RpcError:
             return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

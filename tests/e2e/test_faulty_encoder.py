@@ -117,3 +117,50 @@ async def test_a_client_that_floods_keeps_no_other_waiting(service: Faulty) -> N
         assert flooded < 100
         await calls
     (service.folder / "slow").unlink()
+
+
+async def test_a_device_that_is_stuck_is_told_from_one_that_is_busy(tmp_path: Path) -> None:
+    # Bound by 20 times what a batch was measured to take, too.
+    with faulty(tmp_path, "--max-batch", "1", "--wedged-seconds", "1.5") as service:
+        address = service.address
+
+        def alive() -> bool:
+            return is_serving(address, "liveness")
+
+        def ready() -> bool:
+            return is_serving(address, "imagesafety.v1.ScoringService")
+
+        async with Caller(address) as caller:
+            (tmp_path / "slow").write_text("0.3")
+            many = asyncio.gather(*(caller.score(BAD) for _ in range(8)))
+            while not many.done():
+                assert await asyncio.to_thread(alive)
+                assert await asyncio.to_thread(ready)
+            assert {end.code for end in await many} == {CODE.OK}
+            (tmp_path / "slow").unlink()
+
+            (tmp_path / "stuck").touch()
+            ends = await asyncio.gather(*(caller.score(BAD, seconds=0.5) for _ in range(3)))
+            assert {end.code for end in ends} == {CODE.DEADLINE_EXCEEDED}
+            await asyncio.to_thread(wait_until, lambda: not alive(), "NOT_SERVING", 30)
+            await asyncio.to_thread(wait_until, lambda: not ready(), "NOT_SERVING", 30)
+            assert not await asyncio.to_thread(is_serving, address)
+            (tmp_path / "stuck").unlink()
+            await asyncio.to_thread(wait_until, lambda: alive() and ready(), "SERVING", 30)
+            assert (await caller.score(BAD)).similarities[0] > RED
+
+
+def test_a_service_with_a_stuck_device_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    flags = ["--backend", "pytorch", "--max-batch", "1", "--drain-seconds", "0.5"]
+    command = ["tests.e2e.faulty_encoder", str(tmp_path), "--listen", address, *flags]
+    with running(command, address, lambda: is_serving(address)) as service:
+
+        async def stick() -> End:
+            async with Caller(address) as caller:
+                return await caller.score(BAD, seconds=1)
+
+        (tmp_path / "stuck").touch()
+        assert asyncio.run(stick()).code is CODE.DEADLINE_EXCEEDED
+        assert service.stop(60) == 1
+        assert "the device did not come back" in service.output()

@@ -1,7 +1,6 @@
 """The gRPC service as other programs use it."""
 
 import datetime
-import ipaddress
 import signal
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -10,9 +9,6 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf import descriptor_pool, message_factory
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -24,6 +20,7 @@ from grpc_status import rpc_status
 from imagesafety.client import ConceptSet, ScoringClient, ScoringError, TlsFiles
 from imagesafety.policy import Concept, Prompt
 from imagesafety.v1 import scoring_pb2, scoring_pb2_grpc
+from tests.e2e.certificates import Authority
 from tests.e2e.conftest import Pair
 from tests.e2e.processes import inference, off_loop, wait_until
 from tests.e2e.test_pair import BAD, GOOD
@@ -352,46 +349,11 @@ class _Slow:
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("certificates")
-    key = ec.generate_private_key(ec.SECP256R1())
-    authority = _certificate("ca", key, None, key)
-    _write(folder, "ca", authority, key)
+    authority = Authority.named("ca")
+    authority.write(folder, "ca")
     for name in ("server", "client"):
-        own = ec.generate_private_key(ec.SECP256R1())
-        _write(folder, name, _certificate(name, own, authority, key), own)
+        authority.issue(folder, name)
     return folder
-
-
-def _certificate(
-    name: str,
-    key: ec.EllipticCurvePrivateKey,
-    issuer: x509.Certificate | None,
-    issuer_key: ec.EllipticCurvePrivateKey,
-) -> x509.Certificate:
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer.subject if issuer else subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        .sign(issuer_key, hashes.SHA256())
-    )
-
-
-def _write(
-    folder: Path, name: str, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey
-) -> None:
-    pem = serialization.Encoding.PEM
-    (folder / f"{name}.pem").write_bytes(certificate.public_bytes(pem))
-    plain = serialization.NoEncryption()
-    form = serialization.PrivateFormat.PKCS8
-    (folder / f"{name}.key").write_bytes(key.private_bytes(pem, form, plain))
 
 
 async def test_mutual_tls(certificates: Path) -> None:

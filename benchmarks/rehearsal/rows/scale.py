@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from benchmarks.rehearsal.fleet import Fleet, Process, cores
@@ -20,21 +22,38 @@ CONCURRENCY = 16  # for each replica: two batches
 TIMES = 1.9
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Images a second of one replica, and the part of a core that it got meanwhile."""
+
+    rate: float
+    core: float
+
+
 @dataclass
-class Rates:
-    """Images a second, round by round."""
+class Rounds:
+    """What was measured, by round and replica."""
 
-    alone: list[list[float]] = field(default_factory=lambda: [[] for _ in range(REPLICAS)])
-    together: list[float] = field(default_factory=list)
+    alone: list[list[Measured]] = field(default_factory=list)
+    together: list[list[Measured]] = field(default_factory=list)
 
-    @property
     def ratio(self) -> float:
         """Both at once against the mean of each alone: the median over the rounds."""
-        each = zip(*self.alone, strict=True)
-        ratios: list[float] = [
-            both * REPLICAS / sum(alone) for both, alone in zip(self.together, each, strict=True)
-        ]
-        return float(statistics.median(ratios))
+        return float(
+            statistics.median(
+                REPLICAS * sum(one.rate for one in both) / sum(one.rate for one in alone)
+                for both, alone in zip(self.together, self.alone, strict=True)
+            )
+        )
+
+
+def _shown(rounds: list[list[Measured]]) -> str:
+    """Medians over the rounds, of each replica."""
+    return ", ".join(
+        f"{statistics.median(one.rate for one in each):.1f} "
+        f"({statistics.median(one.core for one in each):.0%} of a core)"
+        for each in zip(*rounds, strict=True)
+    )
 
 
 async def scale(options: Options) -> list[Line]:
@@ -45,7 +64,7 @@ async def scale(options: Options) -> list[Line]:
 def _play(seconds: float) -> list[Line]:
     if len(cores()) < REPLICAS:
         raise BenchmarkError(f"there are not {REPLICAS} cores")
-    rates = Rates()
+    rounds = Rounds()
     with contextlib.ExitStack() as stack:
         fleet = stack.enter_context(Fleet(model=model()))
         replicas = [fleet.start_replica(core=core) for core in cores()[:REPLICAS]]
@@ -53,31 +72,25 @@ def _play(seconds: float) -> list[Line]:
             stack.enter_context(worker("gRPC client", "benchmarks.serving.load", "grpc"))
             for _ in replicas
         ]
-        for replica, client in zip(replicas, clients, strict=True):
-            _rate(client, replica, 2.0)
-        before = [replica.service.cpu_seconds() for replica in replicas]
+        pairs = list(zip(clients, replicas, strict=True))
+        for client, replica in pairs:
+            _measured(client, replica, 2.0)
         for _ in range(ROUNDS):
-            for number, (replica, client) in enumerate(zip(replicas, clients, strict=True)):
-                rates.alone[number].append(_rate(client, replica, seconds))
-            rates.together.append(_together(clients, replicas, seconds))
-        used = [
-            replica.service.cpu_seconds() - start
-            for replica, start in zip(replicas, before, strict=True)
-        ]
-    alone = ", ".join(f"{statistics.median(each):.1f}" for each in rates.alone)
-    busy = ", ".join(f"{each / (2 * ROUNDS * seconds):.0%}" for each in used)
+            rounds.alone.append([_measured(*pair, seconds) for pair in pairs])
+            with ThreadPoolExecutor(REPLICAS) as threads:
+                both = [threads.submit(_measured, *pair, seconds) for pair in pairs]
+                rounds.together.append([each.result() for each in both])
     return [
         told(ROW, "model, and what drives it", f"ViT-B-32, gRPC, {CONCURRENCY} at once for each"),
-        told(ROW, "one replica alone", f"{alone} images/s"),
-        told(ROW, "both at once", f"{statistics.median(rates.together):.1f} images/s"),
-        told(ROW, "of its core each had, while it had work", busy),
-        told(ROW, "on the same cores", "the replicas' decoders; clients and all else float"),
-        at_least(ROW, "both at once against one", rates.ratio, TIMES, " times"),
+        told(ROW, "images/s, each alone", _shown(rounds.alone)),
+        told(ROW, "images/s, at the same time", _shown(rounds.together)),
+        told(ROW, "on the same cores", "each one's decoder is pinned with it; clients float"),
+        at_least(ROW, "both at once against one", rounds.ratio(), TIMES, " times"),
     ]
 
 
-def _rate(client: Worker, replica: Process, seconds: float) -> float:
-    """Images a second of one replica."""
+def _measured(client: Worker, replica: Process, seconds: float) -> Measured:
+    begin, used = time.monotonic(), replica.service.cpu_seconds()
     figures = client.ask(
         path="ScoreImage",
         target=replica.service.address,
@@ -85,18 +98,5 @@ def _rate(client: Worker, replica: Process, seconds: float) -> float:
         concurrency=CONCURRENCY,
         seconds=seconds,
     )
-    return float(figures["images_per_second"])
-
-
-def _together(clients: list[Worker], replicas: list[Process], seconds: float) -> float:
-    """Images a second of all replicas, each with its client, at the same time."""
-
-    async def ask() -> list[float]:
-        return await asyncio.gather(
-            *(
-                asyncio.to_thread(_rate, client, replica, seconds)
-                for client, replica in zip(clients, replicas, strict=True)
-            )
-        )
-
-    return sum(asyncio.run(ask()))
+    used = replica.service.cpu_seconds() - used
+    return Measured(float(figures["images_per_second"]), used / (time.monotonic() - begin))

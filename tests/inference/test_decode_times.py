@@ -1,0 +1,19 @@
+"""What is known of the files that wait for a decoder."""
+
+import pytest
+
+from inference.decode_times import DecodeTimes
+
+
+def test_the_first_file_is_all_that_is_known_and_later_ones_count_a_little() -> None:
+    times = DecodeTimes(workers=2)
+    assert times(100) == 0
+    times.observe(0.1, 4)
+    assert (times.views, times(0), times(1), times(2)) == (4, 0, 0.1, 0.1)
+    assert times(10) == pytest.approx(0.5)
+    times.observe(2.1, 4)
+    assert times(1) == pytest.approx(0.2)
+    for _ in range(200):
+        times.observe(0.1, 1)
+    assert times(1) == pytest.approx(0.1, rel=0.01)
+    assert times.views == pytest.approx(1, rel=0.01)

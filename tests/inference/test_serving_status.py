@@ -1,0 +1,19 @@
+"""What health says, whatever troubles hold."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inference.serving_status import LIVENESS, NAMES, SERVICE_NAME, ServingStatus, Trouble
+
+
+@given(st.lists(st.tuples(st.sampled_from(Trouble), st.booleans()), max_size=12))
+def test_it_serves_while_no_trouble_holds_and_lives_while_it_is_not_stuck(
+    changes: list[tuple[Trouble, bool]],
+) -> None:
+    status, holds = ServingStatus(), dict.fromkeys(Trouble, False)
+    for trouble, on in changes:
+        status.set(trouble, on)
+        holds[trouble] = on
+    serving = {name: status.objection(name) is None for name in NAMES}
+    assert serving[""] == serving[SERVICE_NAME] == (not any(holds.values()))
+    assert serving[LIVENESS] == (not holds[Trouble.DEVICE_STUCK])
