@@ -23,6 +23,11 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+def imported_by(package: str) -> set[str]:
+    """What the modules of a package import."""
+    return set().union(*(imports(path) for path in (ROOT / package).rglob("*.py")))
+
+
 def importing(package: str, name: str) -> set[str]:
     """The modules of a package that import something below `name`."""
     return {
@@ -39,8 +44,11 @@ def importing(package: str, name: str) -> set[str]:
         ("inference", "gateway"),
         ("imagesafety", "gateway"),
         ("imagesafety", "inference"),
+        ("imagesafety", "telemetry"),
+        *(("telemetry", name) for name in ("gateway", "imagesafety")),
         *(("gateway", name) for name in HEAVY),
         *(("imagesafety", name) for name in HEAVY),
+        *(("telemetry", name) for name in HEAVY),
     ],
 )
 def test_who_imports_whom(package: str, name: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from dockerfile_parse import DockerfileParser
 
+from tests.test_layout import imported_by
 from tools.kustomizations import K8S
 from tools.requirements import requirements
 
@@ -76,6 +77,21 @@ def test_the_gateways_image_has_nothing_of_inference() -> None:
     assert not any("torch" in value for value in values("gateway-packages", "RUN"))
     names = {re.split(r"[\[<>=]", item)[0] for item in requirements("gateway")}
     assert not {"torch", "open_clip_torch", "pillow", "numpy", "av"} & names
+
+
+@pytest.mark.parametrize(
+    ("image", "packages"),
+    [
+        ("gateway", {"gateway", "imagesafety"}),
+        ("inference", {"inference"}),
+        ("all-in-one", {"gateway", "imagesafety", "inference"}),
+    ],
+)
+def test_images_have_what_their_services_import(image: str, packages: set[str]) -> None:
+    ours = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    imported = {name.partition(".")[0] for package in packages for name in imported_by(package)}
+    copied = {Path(value.split()[0]).parts[0] for value in values(image, "COPY")}
+    assert imported & ours <= copied
 
 
 @pytest.mark.parametrize("stage", list(stages()))
