@@ -91,8 +91,9 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.server.max_pending_requests", _MAX_PENDING),
         ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING),
         ("grpc.so_reuseport", 0),  # two services on one port would be a mistake unnoticed
-        # The client pings to notice a replica that hangs, every 2 s; without this it is told off.
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),
+        # The client pings every 2 s to notice a replica that hangs; without this it is told off.
+        # (gRPC calls the constant MIN_RECV_PING_INTERVAL_…, but this is its value.)
+        ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),

@@ -22,7 +22,7 @@ from tests.e2e.calls import (
     piece,
 )
 from tests.e2e.conftest import Pair
-from tests.e2e.processes import inference, resident_bytes
+from tests.e2e.processes import inference, off_loop, resident_bytes
 from tests.media import drawn, still
 
 BAD = still(drawn(("red", "triangle"), size=100))
@@ -177,3 +177,23 @@ async def test_a_burst_of_5000_calls_is_answered_in_bounded_memory(pair: Pair) -
     counts = Counter(end.code for end in ends)
     assert set(counts) <= {CODE.OK, CODE.RESOURCE_EXHAUSTED, CODE.DEADLINE_EXCEEDED}, counts
     assert counts[CODE.OK] >= 256, counts  # as many as there are places
+
+
+async def test_a_client_has_a_quota_and_others_still_find_room() -> None:
+    flags = ("--max-images", "4", "--client-quotas", "large:4")
+    async with off_loop(inference(*flags)) as service, Caller(service.address) as client:
+        held = [client.stub.ScoreImage() for _ in range(4)]
+        full = End(CODE.RESOURCE_EXHAUSTED, "QUEUE_FULL")
+        for call in held[:3]:  # three quarters
+            await call.write(header("a"))
+        # When this one is refused, the three are in.
+        while await client.score(BAD, client="a") != full:
+            pass
+        assert (await client.score(BAD, client="b")).code is CODE.OK
+        await held[3].write(header("large"))
+        while await client.score(BAD, client="b") != full:
+            pass
+        for call in held:
+            call.cancel()
+        while (await client.score(BAD, client="a")).code is not CODE.OK:
+            pass

@@ -3,6 +3,7 @@
 import asyncio
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 
 from inference.orca import orca_pb2, orca_pb2_grpc
 from tests.e2e.calls import Caller, bulk_answers, bulk_header, piece
@@ -61,3 +62,17 @@ async def test_a_replica_tells_its_load() -> None:
         assert 0 < busy.application_utilization <= 2
         assert 0 < busy.named_metrics["busy"] <= 1
         assert busy.eps == 0
+
+
+async def test_a_client_may_ping_every_second() -> None:
+    """To notice a replica that hangs, also while nothing is on its way."""
+    options = [("grpc.keepalive_time_ms", 1100), ("grpc.http2.max_pings_without_data", 0)]
+    service = inference("--max-connection-age", "0")
+    async with off_loop(service) as running:
+        channel = grpc.aio.insecure_channel(running.address, options=options)
+        stub = orca_pb2_grpc.OpenRcaServiceStub(channel)
+        seldom = orca_pb2.OrcaLoadReportRequest(report_interval=Duration(seconds=7))
+        reports = stub.StreamCoreMetrics(seldom)
+        for _ in range(2):  # a server that minds ends the connection at the third ping
+            assert isinstance(await reports.read(), orca_pb2.OrcaLoadReport)
+        await channel.close()

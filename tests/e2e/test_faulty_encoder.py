@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,25 @@ async def test_what_can_not_be_done_in_time_is_refused_before_it_costs_a_pass(
         assert slow.passes() == before
         assert (await caller.score(BAD)).similarities[0] > RED
         assert slow.passes() == before + 1
+
+
+async def test_what_is_too_much_is_refused_before_it_costs_a_pass(slow: Faulty) -> None:
+    """Forty pictures that take half a second each, with time for ten."""
+    async with Caller(slow.address) as caller:
+        assert (await caller.score(BAD)).code is CODE.OK
+        before = slow.passes()
+        ends = await asyncio.gather(*(caller.score(BAD, seconds=5) for _ in range(40)))
+        codes = Counter((end.code, end.reason) for end in ends)
+        done = codes[CODE.OK, ""]
+        assert 1 <= done <= 10
+        assert codes[CODE.RESOURCE_EXHAUSTED, "QUEUE_FULL"] >= 28, codes
+        assert slow.passes() <= before + done + 1
+        # Again, when it is seen at the header.
+        busy = asyncio.gather(*(caller.score(BAD, seconds=20) for _ in range(10)))
+        while (refused := await caller.score(BAD, seconds=1)).code is CODE.OK:
+            pass
+        assert refused.reason in ("QUEUE_FULL", "DEADLINE_EXCEEDED")
+        assert {end.code for end in await busy} == {CODE.OK}
 
 
 async def test_a_client_that_floods_keeps_no_other_waiting(service: Faulty) -> None:

@@ -1,6 +1,8 @@
 """An image between its decoder and the device, in ways that the real ones seldom go."""
 
+import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from inference.batch_schedule import DeadlineUnmeetableError
 from inference.batcher import EncoderFailedError
 from inference.concepts import ConceptCache, ConceptSet, Probe
+from inference.decode_times import DecodeTimes
 from inference.decoder.media import Background, DecodedMedia, Facts, Region, Request, View
 from inference.encoder import Embeddings
 from inference.errors import Reason, ScoringError
@@ -20,6 +23,15 @@ from inference.work_queue import Priority, QueueFullError
 FACTS = Facts("image/png", 1, 1, 1, 1, 0.0, "")
 VIEW = View(0, 0.0, Region(0, 0, 1, 1), Background.NONE)
 CLOSER = Detail(2, (Band(0, -1.0, 1.0),))
+OPTIONS = ScoringOptions(
+    concepts=ConceptSet((Probe((1.0, 0.0), 0.0),)),
+    priority=Priority.INTERACTIVE,
+    client="",
+    return_embeddings=False,
+    max_frames=1,
+    detail=CLOSER,
+    return_hashes=False,
+)
 
 
 class Decoders:
@@ -73,17 +85,50 @@ async def test_a_closer_look_that_fails_says_whether_that_may_pass(
     batcher: Any = Device(device)
     concepts = ConceptCache(no_texts, max_sets=1, text_batch=1)
     scorer = Scorer(decoders, batcher, concepts, frame_seconds=1.0)
-    options = ScoringOptions(
-        concepts=ConceptSet((Probe((1.0, 0.0), 0.0),)),
-        priority=Priority.INTERACTIVE,
-        client="",
-        return_embeddings=False,
-        max_frames=1,
-        detail=CLOSER,
-        return_hashes=False,
-    )
     file: Any = None
-    scored = await scorer.score(file, "", options, 0.0)
+    scored = await scorer.score(file, "", OPTIONS, 0.0)
     assert scored.facts.partial.startswith("the closer look failed")
     assert scored.passing is passing
     assert len(scored.views) == 1
+
+
+class Busy:
+    """Decoders and a device with so much ahead of an image."""
+
+    def __init__(self, files: int, seconds: float) -> None:
+        self.times, self.waiting = DecodeTimes(1), files
+        self.times.observe(0.1, 4)
+        self._files, self._seconds = files, seconds
+        self.asked: list[int] = []
+
+    def ahead(self, *_: object) -> int:
+        return self._files
+
+    def wait(self, views: int, **_: object) -> float:
+        self.asked.append(views)
+        return self._seconds
+
+    def is_late(self, needed: float, left: float) -> bool:
+        return needed > left
+
+
+@pytest.mark.parametrize(
+    ("files", "device", "left", "refused"),
+    [
+        (0, 9.0, 1.0, False),  # nothing is ahead: whatever the estimate says, it is tried
+        (5, 0.1, 1.0, False),
+        (20, 0.1, 1.0, True),  # the decoders need two seconds
+        (5, 2.0, 1.0, True),
+        (20, 9.0, math.inf, False),
+    ],
+)
+async def test_what_is_ahead_of_an_image_decides_whether_it_is_taken(
+    files: int, device: float, left: float, refused: bool
+) -> None:
+    busy: Any = Busy(files, device)
+    scorer = Scorer(busy, busy, ConceptCache(no_texts, max_sets=1, text_batch=1), frame_seconds=1)
+    deadline = asyncio.get_running_loop().time() + left
+    with pytest.raises(ScoringError) if refused else contextlib.nullcontext() as caught:
+        scorer.refuse_late(OPTIONS, deadline)
+    assert caught is None or caught.value.reason is Reason.QUEUE_FULL
+    assert busy.asked in ([], [4 * files + 1])

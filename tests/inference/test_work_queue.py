@@ -183,3 +183,42 @@ def test_a_flood_of_cancelled_calls_takes_no_memory(others: int) -> None:
     finally:
         tracemalloc.stop()
     assert len(queue) == others
+
+
+entries = st.tuples(st.sampled_from(Priority), deadlines, clients, st.integers(1, 4))
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(entries, max_size=30), st.integers(0, 20), entries)
+def test_what_is_said_to_be_ahead_is_served_before(
+    waiting: list[tuple[Priority, float, str, int]],
+    worked: int,
+    new: tuple[Priority, float, str, int],
+) -> None:
+    """But for one unit of each other client, where two have the same turn."""
+    queue: WorkQueue[str] = WorkQueue(1000, WEIGHTS)
+    left: dict[int, int] = {}
+
+    def work() -> int | None:
+        entry = queue.first()
+        if entry is None:
+            return None
+        queue.charge(entry.ticket)
+        left[entry.ticket] -= 1
+        if not left[entry.ticket]:
+            queue.remove(entry.ticket)
+        return entry.ticket
+
+    for priority, due, client, units in waiting:
+        left[queue.add("x", priority, due, client, units=units)] = units
+    for _ in range(worked):
+        work()
+    assert queue.waiting() == sum(left.values())
+    priority, due, client, units = new
+    ahead = queue.ahead(priority, due, client, units)
+    ticket = queue.add("new", priority, due, client, units=units)
+    left[ticket] = units
+    before = 0
+    while left[ticket]:
+        before += work() != ticket
+    assert ahead - 2 <= before <= ahead
