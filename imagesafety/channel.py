@@ -36,7 +36,8 @@ _SERVICE_CONFIG = {
             "weighted_round_robin": {
                 "enableOobLoadReport": True,
                 "oobReportingPeriod": "1s",
-                "blackoutPeriod": "2s",
+                # It would begin anew for all replicas whenever a name is resolved.
+                "blackoutPeriod": "0s",
                 "weightExpirationPeriod": "10s",
                 "weightUpdatePeriod": "1s",
                 "errorUtilizationPenalty": 1.0,
