@@ -29,14 +29,6 @@ OTHER_VARIABLES = re.compile(
     r"OTEL_(TRACES_EXPORTER|EXPORTER_OTLP_(PROTOCOL|ENDPOINT)|SERVICE_NAME)"
     r"|HF_(HOME|HUB_OFFLINE)|MODEL|PICTRS__MEDIA__EXTERNAL_VALIDATION"
 )
-# Settings that come with other changes; those that are there are checked like all others.
-AWAITED = {
-    "IMAGESAFETY_GATEWAY_DRAIN_DELAY",
-    "IMAGESAFETY_GATEWAY_LOG_FORMAT",
-    "IMAGESAFETY_GATEWAY_RETRY_BYTES",
-    "IMAGESAFETY_INFERENCE_LOG_FORMAT",
-    "IMAGESAFETY_INFERENCE_METRICS_LISTEN",
-}
 UNITS = {"": 1.0, "m": 1e-3, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
 
 
@@ -104,7 +96,6 @@ def unknown_variables(environment: dict[str, str]) -> list[str]:
         name
         for name in environment
         if not OTHER_VARIABLES.fullmatch(name)
-        and name not in AWAITED
         and not any(
             name.removeprefix(prefix).lower() in settings.model_fields
             for prefix, settings in PREFIXES.items()
