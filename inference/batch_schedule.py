@@ -144,7 +144,9 @@ class Schedule:
         if not self.is_late(most, deadline - now):
             return most  # however it is shared out; that is good enough
         each = self._alone(self._limits.max_batch) / self._limits.max_batch
-        ahead = self._queue.ahead(priority, deadline, client, views, start, each)
+        ahead = self._queue.ahead(
+            priority, deadline, client, views, start, each, later=_LATER * each
+        )
         return start - now + self._alone(ahead + views)
 
     def is_late(self, needed: float, left: float) -> bool:

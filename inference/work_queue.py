@@ -143,33 +143,35 @@ class WorkQueue(Generic[T]):
         units: int = 1,
         start: float = 0.0,
         each: float = 0.0,
+        later: float = 0.0,
     ) -> int:
         """How many units of work go before the last one of such an entry, if it came now.
 
         Those of a higher priority, those of its client that are due no later, and of each other
         client as many as its share is until then. Not counted is what will leave without being
         worked on, because it can't be done in time from `start`, with `each` seconds for a unit.
+        `later` is as for `charge`.
         """
+        higher = sum(
+            flow.units
+            for other, flows in self._flows.items()
+            if other < priority
+            for flow in flows.values()
+        )
         own = self._flows[priority].get(client)
-        before, due = 0, min(deadline, _NEVER)
+        before, due = 0, min(deadline, _NEVER) + (units - 1) * later
         for at, ticket in sorted(own.heap) if own is not None else ():
             if at > due:
                 break
             needed = self._units.get(ticket, 0)
-            if start + (before + needed) * each <= at:
-                before += needed
+            if start + (higher + before + needed) * each <= at:
+                before += min(needed, int((due - at) / later) + 1) if later else needed
         begin = own.served if own is not None else self._begin(priority, client)
         turn = begin + (before + units - 1) / self._weight(client)
         others = sum(
             min(flow.units, math.floor((turn - flow.served) * self._weight(name)) + 1)
             for name, flow in self._flows[priority].items()
             if name != client and flow.served <= turn
-        )
-        higher = sum(
-            flow.units
-            for other, flows in self._flows.items()
-            if other < priority
-            for flow in flows.values()
         )
         return higher + before + others
 
