@@ -38,7 +38,7 @@ _SERVICE_CONFIG = {
                 "oobReportingPeriod": "1s",
                 # It would begin anew for all replicas whenever a name is resolved.
                 "blackoutPeriod": "0s",
-                "weightExpirationPeriod": "10s",
+                "weightExpirationPeriod": "5s",
                 "weightUpdatePeriod": "1s",
                 "errorUtilizationPenalty": 1.0,
             }
