@@ -74,7 +74,7 @@ async def assembled(settings: Settings, path: Path, policy: Policy) -> AsyncIter
         attempts = Attempts(metrics, hedge_after=settings.hedge_after)
         examiner = Examiner(client, attempts, repeats, metrics, hashes=settings.perceptual_hashes)
         reloader = PolicyReloader(path, current, client, ledger, metrics)
-        warm_up = WarmUp(client, current, settings.warm_up_seconds)
+        warm_up = WarmUp(client, current, settings.warm_up_seconds, attempts.note_answer)
         drain = Drain()
         health = Health(
             client,

@@ -126,6 +126,7 @@ class _Examination:
         self._same = same
         self._until = until
         self._sent_at: float | None = None
+        self._times_sent = 0
 
     async def run(self) -> Examined:
         """Finds the evidence. Raises UploadTooLargeError, ClientGoneError, and TooLargeError."""
@@ -178,6 +179,11 @@ class _Examination:
         return self._request.upload.is_kept
 
     @property
+    def times_sent(self) -> int:
+        """See Resendable."""
+        return self._times_sent
+
+    @property
     def sent_at(self) -> float | None:
         """See Resendable."""
         return self._sent_at
@@ -188,6 +194,7 @@ class _Examination:
             yield chunk
         if (known := await self._same.wait_for_others()) is not None:
             raise _KnownError(known)
+        self._times_sent += 1
         self._sent_at = self._sent_at or time.monotonic()
 
     async def _score(self) -> Examined:
@@ -201,7 +208,10 @@ class _Examination:
         )
         scoring = asyncio.create_task(
             self._examiner.attempts.score(
-                self, lambda chunks, seconds: send(chunks, seconds=seconds), self._until
+                self,
+                lambda chunks, seconds: send(chunks, seconds=seconds),
+                self._until,
+                client=self._request.client,
             )
         )
         finding = asyncio.create_task(self._same.in_ledger_meanwhile())

@@ -12,6 +12,7 @@ from imagesafety.scores import ModelDescription
 
 PROBE_SECONDS = 2.0
 INFERENCE, POLICY = "inference", "policy"  # names of components
+_NOT_COMPARED = "not compared with a model"  # for want of inference, which says so itself
 
 Trouble = Callable[[], str | None]
 """Tells what is wrong with a component, None if nothing is."""
@@ -58,7 +59,7 @@ class Health:
             for name, said in (needed | _looked_at(self._others)).items()
             if name not in exclude
         }
-        return State(all(state.get(name, "ok") == "ok" for name in needed), state)
+        return State(all(state.get(name, "ok") in ("ok", _NOT_COMPARED) for name in needed), state)
 
     async def ready(self) -> bool:
         """Whether a scoring call would be tried with hope."""
@@ -68,7 +69,7 @@ class Health:
         try:
             description = await self._client.describe_model(timeout=PROBE_SECONDS)
         except ScoringError as error:
-            return {INFERENCE: str(error), POLICY: "not compared with a model"}
+            return {INFERENCE: str(error), POLICY: _NOT_COMPARED}
         objection = _objection(self._policy.value.policy, description)
         return {INFERENCE: "ok", POLICY: objection or "ok"}
 

@@ -23,6 +23,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     header_seconds = 8.0
     _header_bytes = 0
     _reads_headers = False
+    _is_last = False
     _late: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
@@ -44,6 +45,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """The last byte of the headers."""
         self._stop_waiting()
         super().on_headers_complete()
+        if self._is_last and self.cycle is not None:
+            self.cycle.keep_alive = False
+
+    def shutdown(self) -> None:
+        """The server stops: what has begun is answered, a request that is still coming too."""
+        if self._reads_headers:
+            self._is_last = True
+        else:
+            super().shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The end of the connection."""

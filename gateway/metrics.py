@@ -55,8 +55,8 @@ class Metrics:
         )
         self._retries = self._counter(
             "imagesafety_retries_total",
-            "Calls made again, or not, by why the one before failed (unavailable, overload) and "
-            "outcome: answered, failed, or no retry: not_kept, throttled, too_late, given_up.",
+            "Calls made again, or not, by why the one before failed (unavailable, overload, error) "
+            "and outcome: answered, failed, or no retry: not_kept, throttled, too_late, given_up.",
             ("reason", "outcome"),
         )
         self._hedges = self._counter(

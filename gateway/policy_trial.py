@@ -45,7 +45,7 @@ async def try_policy(
         judge_image(policy.policy, [view.similarities for view in scores.views])
     except ScoringError as error:
         refused = error.code is grpc.StatusCode.INVALID_ARGUMENT
-        what = "inference refuses it" if refused else "the new one waits for inference"
+        what = "inference refuses the policy" if refused else "the policy waits for inference"
         raise NotTakenError(f"{what}: {error.message}", refused=refused) from error
     except ValueError as error:
         reason = f"inference gives scores that can't be judged: {error}"

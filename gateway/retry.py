@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 
 import grpc
 
 from imagesafety.client import ScoringError
 
-MOST_ATTEMPTS = 7
+PATIENCE_SECONDS = 30.0  # of an outage, after which uploads are not kept waiting for its end
+_IN_LONG_OUTAGE = 3  # calls
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0  # seconds; the first retry needs none
 _LEAST_SECONDS = 0.05  # what is left of a deadline, under which a call is not worth its while
 
@@ -18,6 +20,12 @@ class Failure(StrEnum):
 
     UNAVAILABLE = "unavailable"
     OVERLOAD = "overload"
+    ERROR = "error"
+
+
+# How often a whole file is sent, for which a replica fails: it may be the file that makes it fail,
+# and must not be given to one after the other. Calls that fail before that have no such limit.
+_MOST_SENT = {Failure.UNAVAILABLE: 3, Failure.OVERLOAD: 4, Failure.ERROR: 2}
 
 
 def failure_of(error: ScoringError) -> Failure | None:
@@ -26,12 +34,17 @@ def failure_of(error: ScoringError) -> Failure | None:
         # CANCELLED by the other side: a drain whose time is up.
         case ((grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED), _):
             return Failure.UNAVAILABLE
+        # Without a reason: gRPC's own limit on calls at once.
         case grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL" | "":
             return Failure.OVERLOAD
-        # Refused because its queue is too long for the deadline; what took too long has no reason.
-        case grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED":
-            return Failure.OVERLOAD
+        case grpc.StatusCode.INTERNAL, "ENCODER_FAILED":
+            return Failure.ERROR
     return None
+
+
+def is_sent_often(failure: Failure, times: int) -> bool:
+    """Whether a file that was sent so many times is not to be sent again after this."""
+    return times >= _MOST_SENT[failure]
 
 
 def pause_before(attempt: int, spread: float) -> float:
@@ -49,6 +62,30 @@ def pause_before(attempt: int, spread: float) -> float:
 def is_in_time(seconds_left: float) -> bool:
     """Whether a call with this deadline could meet it."""
     return seconds_left > _LEAST_SECONDS
+
+
+class Outage:
+    """Since when no replica has answered; at first, none ever has."""
+
+    def __init__(self) -> None:
+        self._since: float | None = -math.inf
+
+    def unanswered(self, now: float) -> None:
+        """A call was UNAVAILABLE."""
+        self._since = self._since if self._since is not None else now
+
+    def answered(self) -> None:
+        """A replica has said something, be it that it is full."""
+        self._since = None
+
+    def ends_hope(self, now: float, calls: int) -> bool:
+        """Whether an upload is not to wait on, for which so many calls were made.
+
+        It waits for the end of a restart or a roll-out, until its time is up; but where inference
+        is gone for longer, uploads that all take their whole time would harm who waits for them.
+        """
+        lasts = self._since is not None and now - self._since > PATIENCE_SECONDS
+        return lasts and calls >= _IN_LONG_OUTAGE
 
 
 class RetryThrottle:
@@ -73,7 +110,7 @@ class RetryThrottle:
         return self._tokens > self._most / 2
 
     def failed(self) -> None:
-        """A replica refused a call because it is full, or did not answer it."""
+        """A replica refused a call because it is full, or was so slow that it was hedged."""
         self._tokens = max(0.0, self._tokens - 1)
 
     def succeeded(self) -> None:

@@ -117,7 +117,7 @@ def _server(app: Starlette, settings: Settings) -> _Server:
             proxy_headers=False,  # X-Forwarded-For proves nothing
             server_header=False,
             lifespan="off",
-            timeout_graceful_shutdown=settings.drain_seconds,
+            timeout_graceful_shutdown=settings.longest_drain,
         )
     )
 

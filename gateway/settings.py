@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
@@ -79,8 +80,8 @@ class Settings(BaseSettings):
     hedge_after: float = Field(
         0.0,
         ge=0,
-        description="seconds after an upload's end without scores, after which a second replica is "
-        "asked too; 0: never",
+        description="seconds since an upload was sent without scores, after which another call is "
+        "made beside the first, and after as many a third; 0: never",
     )
     max_upload_bytes: int = Field(40 * 1024 * 1024, ge=1, description="larger uploads get 413")
     allowed_networks: str = Field(
@@ -151,7 +152,9 @@ class Settings(BaseSettings):
         description="seconds for which SIGTERM goes on taking uploads, while /readyz tells load "
         "balancers to send no more",
     )
-    drain_seconds: int = Field(15, ge=0, description="how long SIGTERM lets uploads finish")
+    drain_seconds: int = Field(
+        15, ge=0, description="how long SIGTERM lets uploads finish; no less than time_budget"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severity to log"
     )
@@ -185,6 +188,11 @@ class Settings(BaseSettings):
                 raise ValueError(f"{name} needs a ledger, which is off")
         if self.webhook_secret:
             signing_key(self.webhook_secret)
+        if self.inference_ca is not None and re.match(r"ipv[46]:.*,", self.inference):
+            # gRPC would look for the whole list in the certificates.
+            raise ValueError("inference must be one name or address for TLS, such as dns:///name:1")
+        if self.drain_seconds < self.time_budget and "drain_seconds" in self.model_fields_set:
+            raise ValueError("drain_seconds must be time_budget or more: uploads would be cut off")
         if self.inference_certificate is not None and self.inference_ca is None:
             raise ValueError("inference_certificate needs inference_ca")
         if self.admin_token and (
@@ -199,6 +207,11 @@ class Settings(BaseSettings):
     def answer_margin(self) -> float:
         """Seconds of the time budget that are kept for writing the answer."""
         return min(0.25, self.time_budget / 10)
+
+    @property
+    def longest_drain(self) -> int:
+        """Seconds after which SIGTERM ends uploads: by then, all are answered."""
+        return max(self.drain_seconds, math.ceil(self.time_budget) + 2)
 
     @property
     def folder(self) -> Path:

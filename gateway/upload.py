@@ -133,6 +133,11 @@ class Upload:
                 raise UploadTooLargeError
             if chunk:
                 return chunk
+        # Who reads on after an error must not take what came before it for the whole.
+        if self.received > self._max_bytes:
+            raise UploadTooLargeError
+        if not self._whole:
+            raise ClientGoneError
         return b""
 
     async def _receive_some(self) -> bytes:

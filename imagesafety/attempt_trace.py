@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 try:
-    from opentelemetry import propagate, trace
+    from opentelemetry import trace
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 except ImportError:  # pragma: no cover - the library itself does not need it
     _installed = False
 else:
@@ -17,6 +18,8 @@ else:
 
 Metadata = tuple[tuple[str, str], ...]
 """gRPC metadata that tells the service whose span its own is below."""
+
+_LONGEST_VALUE = 512  # of a tracestate that is passed on, as W3C asks for at least
 
 _UNTRACED: AbstractContextManager[Metadata] = nullcontext(())
 
@@ -41,10 +44,11 @@ def _attempt() -> Iterator[Metadata]:
         set_status_on_exception=False,
         attributes={"rpc.system": "grpc", "rpc.method": "ScoreImage"},
     ) as span:
+        # No baggage: a stranger's headers must not fill the metadata, which gRPC bounds to 8 KiB.
         carrier: dict[str, str] = {}
-        propagate.inject(carrier)
+        TraceContextTextMapPropagator().inject(carrier)
         try:
-            yield tuple((key.lower(), value) for key, value in carrier.items())
+            yield tuple(item for item in carrier.items() if len(item[1]) <= _LONGEST_VALUE)
         except BaseException as error:
             code = getattr(error, "code", None)  # of a ScoringError, whose module imports this one
             if code is None:

@@ -86,7 +86,8 @@ class TlsFiles:
         try:
             check = ssl.create_default_context(cafile=self.ca)
             if self.certificate is not None:
-                check.load_cert_chain(self.certificate, self.key)
+                # Without a password, OpenSSL would ask for one at a terminal.
+                check.load_cert_chain(self.certificate, self.key, password="")
         except OSError as error:
             files = ", ".join(str(f) for f in (self.ca, self.certificate, self.key) if f)
             raise OSError(f"TLS files can't be used ({files}): {error}") from error

@@ -300,7 +300,7 @@ async def test_what_inference_refuses_is_refused(tmp_path: Path) -> None:
         it.path.write_text(NEW)
         await it.look()
         assert it.text == OLD
-        assert "inference refuses it: too many concepts" in (it.reloader.trouble() or "")
+        assert "inference refuses the policy: too many concepts" in (it.reloader.trouble() or "")
         assert it.counted("refused") == 1
 
 

@@ -3,7 +3,15 @@
 import grpc
 import pytest
 
-from gateway.retry import MOST_ATTEMPTS, Failure, RetryThrottle, failure_of, pause_before
+from gateway.retry import (
+    PATIENCE_SECONDS,
+    Failure,
+    Outage,
+    RetryThrottle,
+    failure_of,
+    is_sent_often,
+    pause_before,
+)
 from imagesafety.client import ScoringError
 
 Code = grpc.StatusCode
@@ -17,12 +25,13 @@ Code = grpc.StatusCode
         (Code.CANCELLED, "", Failure.UNAVAILABLE),
         (Code.RESOURCE_EXHAUSTED, "QUEUE_FULL", Failure.OVERLOAD),
         (Code.RESOURCE_EXHAUSTED, "", Failure.OVERLOAD),
-        (Code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", Failure.OVERLOAD),
-        # What took until its deadline has no time left, and the rest is the file's fault or ours.
+        (Code.INTERNAL, "ENCODER_FAILED", Failure.ERROR),
+        # What no replica can do in time, and what is the file's fault or ours.
+        (Code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", None),
         (Code.DEADLINE_EXCEEDED, "", None),
         (Code.RESOURCE_EXHAUSTED, "TOO_MANY_BYTES", None),
         (Code.INVALID_ARGUMENT, "UNDECODABLE", None),
-        (Code.INTERNAL, "ENCODER_FAILED", None),
+        (Code.INTERNAL, "", None),
     ],
 )
 def test_only_what_another_replica_may_do_better_is_tried_again(
@@ -33,10 +42,30 @@ def test_only_what_another_replica_may_do_better_is_tried_again(
 
 def test_the_first_retry_is_at_once_and_further_ones_come_ever_later() -> None:
     assert pause_before(2, 0.9) == 0
-    pauses = [pause_before(attempt, 0.5) for attempt in range(3, MOST_ATTEMPTS + 10)]
+    pauses = [pause_before(attempt, 0.5) for attempt in range(3, 20)]
     assert pauses == sorted(pauses)
     assert 0 < pauses[0] < pauses[-1] <= 1.5
     assert pause_before(4, 0.0) < pause_before(4, 0.99)
+
+
+def test_a_file_that_replicas_fail_on_is_not_given_to_all_of_them() -> None:
+    for failure in Failure:
+        assert not is_sent_often(failure, 1)
+        assert is_sent_often(failure, 4)
+    assert is_sent_often(Failure.ERROR, 2)
+
+
+def test_a_restart_is_waited_for_and_a_long_outage_is_not() -> None:
+    outage = Outage()
+    assert outage.ends_hope(0, calls=3)  # nobody was ever there
+    assert not outage.ends_hope(0, calls=2)
+    outage.answered()
+    outage.unanswered(100)
+    outage.unanswered(110)
+    assert not outage.ends_hope(100 + PATIENCE_SECONDS, calls=50)
+    assert outage.ends_hope(101 + PATIENCE_SECONDS, calls=3)
+    outage.answered()
+    assert not outage.ends_hope(101 + PATIENCE_SECONDS, calls=50)
 
 
 def answered(throttle: RetryThrottle, refused: int, scored: int, rounds: int = 100) -> bool:
