@@ -17,6 +17,8 @@ WRONG = [
     ("gateway", ["--allowed-networks", "10.0.0.0/99"], "10.0.0.0/99"),
     ("gateway", ["--client-secrets", "lemmy:short"], "at least 16"),
     ("gateway", ["--inference-key", "k.pem"], "go together"),
+    ("gateway", ["--inference", "ipv4:1.2.3.4:1,5.6.7.8:1", "--inference-ca", "ca.pem"], "for TLS"),
+    ("gateway", ["--time-budget", "30", "--drain-seconds", "10"], "drain_seconds must be"),
     ("gateway", ["--no-such-flag", "1"], "--no-such-flag"),
     ("gateway", ["--client-modes", "lemmy:shadow"], "'lemmy' is no name of client_secrets"),
     ("gateway", ["--client-modes", "IPADDR:maybe"], "'maybe' is none of enforce, shadow, off"),

@@ -215,3 +215,90 @@ async def retries(admin: str, outcome: str) -> float:
 
 async def until_status(url: str, status: int) -> None:
     await asyncio.to_thread(wait_until, lambda: fetch(url)[0] == status, f"{status} at {url}", 30)
+
+
+async def test_a_device_that_fails_costs_a_call_and_no_upload() -> None:
+    failing, well = Failing(grpc.StatusCode.INTERNAL, "ENCODER_FAILED", None), Counting()
+    async with (
+        scripted(failing) as (one, _),
+        scripted(well) as (other, _),
+        off_loop(gateway(target_of(one, other), "--repeats", "false", ready=False)) as here,
+    ):
+        while failing.calls == 0:
+            assert (await post(here.address, GOOD)).body["cause"] == "policy"
+    # A file that makes the model fail is not sent to one replica after the other.
+    failing.calls = 0
+    async with (
+        scripted(failing) as (target, _),
+        off_loop(gateway(target, ready=False)) as here,
+    ):
+        assert (await post(here.address, GOOD)).body["cause"] == "error"
+        assert failing.calls == 2
+
+
+async def test_a_file_that_ends_its_replica_is_not_given_to_all_of_them() -> None:
+    failing = gone(None)
+    async with scripted(failing) as (target, _), off_loop(gateway(target, ready=False)) as here:
+        assert (await post(here.address, GOOD)).body["cause"] == "unavailable"
+        assert 2 <= failing.calls <= 3
+
+
+async def test_an_upload_waits_for_the_end_of_a_restart() -> None:
+    port, well = free_port(), Counting()
+    flags = ("--repeats", "false", "--time-budget", "60")
+    async with off_loop(gateway(f"127.0.0.1:{port}", *flags, ready=False)) as here:
+        async with scripted(well, port=port):
+            assert (await post(here.address, GOOD)).body["cause"] == "policy"
+        waiting = asyncio.create_task(post(here.address, GOOD))
+        async with asyncio.timeout(30):
+            while await retries(here.admin, "failed") < 3:  # noqa: ASYNC110 - of another process
+                await asyncio.sleep(0.05)
+        async with scripted(well, port=port):
+            assert (await waiting).body["cause"] == "policy"
+
+
+async def test_a_client_that_is_refused_takes_no_retries_from_others() -> None:
+    def full_for(*names: str) -> Behaviour:
+        async def behaviour(messages: Messages, context: Context) -> scoring_pb2.ScoreImageResponse:
+            header = (await anext(messages)).header
+            if header.options.client in names:
+                await refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
+            await read_all(messages)
+            return scores(0, 0, 0, 0)
+
+        return behaviour
+
+    greedy, other = "0123456789abcdef", "fedcba9876543210"
+    flags = ("--client-secrets", f"greedy:{greedy},other:{other}", "--repeats", "false")
+    async with (
+        scripted(full_for("greedy", "other")) as (one, _),
+        scripted(full_for("greedy")) as (two, _),
+        off_loop(gateway(target_of(one, two), *flags, ready=False)) as here,
+    ):
+        for _ in range(30):
+            answer = await post(here.address, GOOD, path=f"/api/v1/scan/{greedy}")
+            assert answer.body["cause"] == "overload"
+        for _ in range(30):
+            answer = await post(here.address, GOOD, path=f"/api/v1/scan/{other}")
+            assert answer.body["cause"] == "policy"
+
+
+async def test_a_policy_for_another_model_keeps_the_gateway_out_of_the_way() -> None:
+    """So a roll-out of it stops, and the old gateways stay."""
+    other = scoring_pb2.ModelIdentity(name="other", weights_digest="sha256:1")
+
+    async def of_another(messages: Messages, context: Context) -> scoring_pb2.ScoreImageResponse:
+        await read_all(messages)
+        answer = scores(0, 0, 0, 0)
+        answer.scores.model.CopyFrom(other)
+        return answer
+
+    async with scripted(of_another, other) as (target, _):
+        flags = ("--warm-up-seconds", "0.5")
+        async with off_loop(gateway(target, *flags, ready=False)) as here:
+            some = f"http://{here.address}/readyz?exclude=inference,policy"
+            said = "the policy is for model demo, inference has other"
+            await asyncio.to_thread(wait_until, lambda: said in fetch(some)[1], said, 30)
+            for _ in range(20):
+                assert (await asyncio.to_thread(fetch, some))[0] == 503
+                await asyncio.sleep(0.1)
