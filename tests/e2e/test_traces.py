@@ -189,3 +189,15 @@ async def test_a_collector_that_is_down_or_hangs_costs_one_warning(protocol: str
                 assert (await post(address, BAD)).status == 406
                 await asyncio.to_thread(wait_until, lambda: warnings() > 0, "a warning", 30)
             assert warnings() == 1
+
+
+async def test_headers_of_a_stranger_do_not_fill_the_calls_metadata(traced: Traced) -> None:
+    """gRPC refuses a call whose metadata is too large, and the file would come in unscanned."""
+    headers = (
+        ("traceparent", f"00-{secrets.token_hex(16)}-b7ad6b7169203331-01"),
+        ("tracestate", ",".join(f"k{number}={'v' * 240}" for number in range(30))),
+        ("baggage", ",".join(f"k{number}={'v' * 240}" for number in range(30))),
+    )
+    for _ in range(10):
+        answer = await post(traced.gateway, BAD, path=f"/api/v1/scan/{SECRET}", headers=headers)
+        assert (answer.status, answer.body["cause"]) == (406, "policy")
