@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from gateway.callers import Network
-from gateway.clients import BY_ADDRESS
+from gateway.clients import SHORTEST_SECRET, parse_modes, parse_secrets
 from gateway.ledger.database import sqlite_url
 from gateway.webhook_signature import signing_key
 from imagesafety.client import TlsFiles
@@ -27,7 +27,7 @@ PREFIX = "IMAGESAFETY_GATEWAY_"
 LOOPBACK_AND_PRIVATE = (
     "127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,::1/128,fc00::/7,fe80::/10"
 )
-SHORTEST_SECRET, LONGEST_SECRET = 16, 500
+LONGEST_SECRET = 500
 
 Answer = Literal["accept", "reject"]
 
@@ -236,33 +236,12 @@ class Settings(BaseSettings):
     @cached_property
     def modes(self) -> dict[str, Mode]:
         """The modes of `client_modes`, by client name."""
-        result: dict[str, Mode] = {}
-        for item in _items(self.client_modes):
-            name, _, mode = item.rpartition(":")
-            if name not in (*self.secrets, BY_ADDRESS) or name in result:
-                raise ValueError(
-                    f"client_modes: {name!r} is no name of client_secrets, or there twice"
-                )
-            if mode not in tuple(Mode):
-                raise ValueError(f"client_modes: {mode!r} is none of {', '.join(Mode)}")
-            result[name] = Mode(mode)
-        return result
+        return parse_modes(_items(self.client_modes), self.secrets)
 
     @cached_property
     def secrets(self) -> dict[str, str]:
         """The secrets of `client_secrets`, by client name."""
-        result: dict[str, str] = {}
-        for item in _items(self.client_secrets):
-            name, _, secret = item.partition(":")
-            if not re.fullmatch(r"[A-Za-z0-9._-]{1,128}", name) or name in result:
-                raise ValueError("client_secrets needs a different NAME for each NAME:SECRET")
-            if not re.fullmatch(rf"[A-Za-z0-9._~-]{{{SHORTEST_SECRET},}}", secret):
-                raise ValueError(
-                    f"the secret of client {name} needs at least {SHORTEST_SECRET} characters "
-                    "out of letters, digits and ._~-"
-                )
-            result[name] = secret
-        return result
+        return parse_secrets(_items(self.client_secrets))
 
     @cached_property
     def tls(self) -> TlsFiles | None:
