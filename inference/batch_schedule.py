@@ -121,7 +121,7 @@ class Schedule:
         """
         end = self._start(now) + self._alone(views)
         if end > deadline:
-            self._times.doubt(end - now, deadline - now)
+            self._doubt(end - now, deadline - now)
             raise DeadlineUnmeetableError
         needed = self.wait(views, priority=priority, deadline=deadline, client=client, now=now)
         if self._queue.waiting(priority) and self.is_late(needed, deadline - now):
@@ -226,6 +226,10 @@ class Schedule:
             free = max(free, running.began) + self._times(len(running.batch.parts))
         return max(now, free)
 
+    def _doubt(self, needed: float, left: float) -> None:
+        if not self._running and not self._jobs:  # else what they take will correct the estimate
+            self._times.doubt(needed, left)
+
     def _alone(self, views: int) -> float:
         return self._times.of_many(views, self._limits.max_batch)
 
@@ -257,7 +261,7 @@ class Schedule:
             if entry.ticket in batch or needed <= left:
                 break
             self.remove(entry.ticket)
-            self._times.doubt(needed, left)
+            self._doubt(needed, left)
             refused.append(entry.ticket)
         return entry
 
