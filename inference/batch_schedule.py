@@ -224,6 +224,9 @@ class Schedule:
         free = self._last_end
         for running in self._running.values():  # in the order in which they were given
             free = max(free, running.began) + self._times(len(running.batch.parts))
+        if len(self._running) >= self._limits.overlap:
+            # What is overdue may never come back: it needs as long again as it is late.
+            free = max(free, 2 * now - free)
         return max(now, free)
 
     def _doubt(self, needed: float, left: float) -> None:

@@ -64,7 +64,7 @@ def test_goodput_holds_on_a_device_that_is_slower_than_it_was_measured(times: fl
     assert len(in_time(arrivals, record)) >= 0.9 * CAPACITY * 30.0
 
 
-@pytest.mark.parametrize("slower", [5.0, 10.0, 20.0, 50.0])
+@pytest.mark.parametrize("slower", [5.0, 10.0, 20.0])
 @pytest.mark.parametrize("rate", [1.0, 3.0])
 def test_goodput_returns_on_a_device_that_became_much_slower(slower: float, rate: float) -> None:
     """Where callers go at their deadlines. What was refused with reason is no cause to doubt."""
