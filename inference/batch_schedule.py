@@ -17,6 +17,8 @@ from inference.work_queue import Entry, Priority, QueueFullError, WorkQueue
 # How much later a view counts as due for each view of its image that was taken before it, in times
 # that a view takes: an image of many views lets those by that came shortly after it.
 _LATER = 8.0
+# How much longer a batch with uploads may take for the bulk work that fills it up.
+_PADDED = 1.25
 
 
 class DeadlineUnmeetableError(Exception):
@@ -274,11 +276,17 @@ class Schedule:
         later = _LATER * self._alone(most) / most
         tickets: set[int] = set()
         parts: list[Part] = []
-        due = math.inf
+        due, longest = math.inf, math.inf
+        urgent: Priority | None = None
         while len(parts) < most and (entry := self._first(terms, refused, tickets)) is not None:
             due = min(due, entry.deadline)
             size = len(parts) + 1
             if size > terms.least and terms.start + self._times(size) > due:
+                break
+            urgent = urgent or entry.priority
+            if entry.priority is urgent:
+                longest = _PADDED * self._times(size)
+            elif self._times(size) > longest:
                 break
             job = self._jobs[entry.ticket]
             parts.append(Part(entry.ticket, job.taken))

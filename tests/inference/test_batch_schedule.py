@@ -166,6 +166,20 @@ def test_bulk_work_that_waits_makes_no_upload_late() -> None:
     assert record.ends[100][0] == "done"
 
 
+@pytest.mark.parametrize(
+    ("costs", "size"),
+    [((0.0, 0.1), 1), ((0.2, 0.1), 1), ((0.4, 0.1), 2), ((1.0, 0.0), 8)],
+)
+def test_uploads_do_not_wait_for_bulk_work_in_their_own_batch(
+    costs: tuple[float, float], size: int
+) -> None:
+    """Unless the batch hardly takes longer for it."""
+    bulk = [Arrival(0.0, priority=Priority.BULK) for _ in range(100)]
+    record = simulate([*bulk, Arrival(0.1, deadline=60.0)], ScheduleLimits(8, 200), costs)
+    assert [len(batch.parts) for batch in record.batches if (100, 0) in batch.parts] == [size]
+    assert all(len(batch.parts) == 8 for batch in record.batches[2:-2])
+
+
 def test_a_batch_that_fails_is_tried_in_halves_until_the_guilty_one_is_found() -> None:
     arrivals = [Arrival(0.0, poisoned=(0,) if i == 5 else ()) for i in range(8)]
     record = simulate(arrivals, ScheduleLimits(8, 100), (0.0, 0.1))
