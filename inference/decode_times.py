@@ -15,8 +15,11 @@ class DecodeTimes:
         """Views of a file."""
 
     def __call__(self, files: int) -> float:
-        """Seconds until that many files are decoded; 0 while nothing was measured."""
-        return self._seconds * max(1.0, files / self._workers) if files else 0.0
+        """Seconds until a decoder is free for one more file than so many.
+
+        0 while there are more decoders than files, or nothing was measured.
+        """
+        return self._seconds * files / self._workers if files >= self._workers else 0.0
 
     def observe(self, seconds: float, views: int) -> None:
         """A file kept a decoder busy for so long, and has so many views."""
