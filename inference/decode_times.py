@@ -10,6 +10,7 @@ class DecodeTimes:
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
+        self._files = 0
         self._seconds = 0.0
         self.views = 1.0
         """Views of a file."""
@@ -23,7 +24,7 @@ class DecodeTimes:
 
     def observe(self, seconds: float, views: int) -> None:
         """A file kept a decoder busy for so long, and has so many views."""
-        first = self._seconds == 0.0
-        newest = 1.0 if first else _NEWEST
+        self._files += 1
+        newest = max(_NEWEST, 1 / self._files)  # the first ones count alike
         self._seconds += newest * (seconds - self._seconds)
         self.views += newest * (max(1, views) - self.views)
