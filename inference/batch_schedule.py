@@ -17,6 +17,8 @@ from inference.work_queue import Entry, Priority, QueueFullError, WorkQueue
 # How much later a view counts as due for each view of its image that was taken before it, in times
 # that a view takes: an image of many views lets those by that came shortly after it.
 _LATER = 8.0
+# How much longer a batch with uploads may take for the bulk work that fills it up.
+_PADDED = 1.25
 
 
 class DeadlineUnmeetableError(Exception):
@@ -121,7 +123,7 @@ class Schedule:
         """
         end = self._start(now) + self._alone(views)
         if end > deadline:
-            self._times.doubt(end - now, deadline - now)
+            self._doubt(end - now, deadline - now)
             raise DeadlineUnmeetableError
         needed = self.wait(views, priority=priority, deadline=deadline, client=client, now=now)
         if self._queue.waiting(priority) and self.is_late(needed, deadline - now):
@@ -224,7 +226,14 @@ class Schedule:
         free = self._last_end
         for running in self._running.values():  # in the order in which they were given
             free = max(free, running.began) + self._times(len(running.batch.parts))
+        if len(self._running) >= self._limits.overlap:
+            # What is overdue may never come back: it needs as long again as it is late.
+            free = max(free, 2 * now - free)
         return max(now, free)
+
+    def _doubt(self, needed: float, left: float) -> None:
+        if not self._running and not self._jobs:  # else what they take will correct the estimate
+            self._times.doubt(needed, left)
 
     def _alone(self, views: int) -> float:
         return self._times.of_many(views, self._limits.max_batch)
@@ -257,7 +266,7 @@ class Schedule:
             if entry.ticket in batch or needed <= left:
                 break
             self.remove(entry.ticket)
-            self._times.doubt(needed, left)
+            self._doubt(needed, left)
             refused.append(entry.ticket)
         return entry
 
@@ -267,11 +276,17 @@ class Schedule:
         later = _LATER * self._alone(most) / most
         tickets: set[int] = set()
         parts: list[Part] = []
-        due = math.inf
+        due, longest = math.inf, math.inf
+        urgent: Priority | None = None
         while len(parts) < most and (entry := self._first(terms, refused, tickets)) is not None:
             due = min(due, entry.deadline)
             size = len(parts) + 1
             if size > terms.least and terms.start + self._times(size) > due:
+                break
+            urgent = urgent or entry.priority
+            if entry.priority is urgent:
+                longest = _PADDED * self._times(size)
+            elif self._times(size) > longest:
                 break
             job = self._jobs[entry.ticket]
             parts.append(Part(entry.ticket, job.taken))

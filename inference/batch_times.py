@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Mapping
 
 _NEWEST = 0.2  # weight of the newest batch in the moving average
 _MOST = 2.0  # how far one batch may be off before it counts as no more than that
+_AGREE = 3  # so many batches in a row that are off the same way count in full
+_LEAST = 0.01  # of what was measured: no batch counts as faster
 _FORGOTTEN = 0.02  # of a slowdown, with every batch that was refused because of it
 _ENOUGH = 0.95  # of the best rate
 LONGEST_SECONDS = 1.0
@@ -26,6 +29,7 @@ class BatchTimes:
         self._seconds = [measured[size] for size in self._sizes]
         self._slowdown = 1.0
         self._overlap = overlap
+        self._newest: deque[float] = deque(maxlen=_AGREE)  # the slowdowns of the last batches
         self._expected, self._took, self._ended = 0.0, 0.0, 0  # since something was learnt
 
     def __call__(self, size: int) -> float:
@@ -39,7 +43,7 @@ class BatchTimes:
 
     def observe(self, size: int, seconds: float) -> None:
         """Learns from a batch that took `seconds`, or came so long after the one before it."""
-        self._expected += self(size)
+        self._expected += self._measured(size)
         self._took += seconds
         self._ended += 1
         if self._ended < self._overlap:
@@ -49,14 +53,19 @@ class BatchTimes:
         self._expected, self._took, self._ended = 0.0, 0.0, 0
         if expected <= 0:
             return
+        slowdown = max(_LEAST, seconds / expected)
+        self._newest.append(slowdown)
         # One batch that hung must not have everything refused that comes after it.
-        off = min(_MOST, max(1 / _MOST, seconds / expected))
+        off = min(_MOST, max(1 / _MOST, slowdown / self._slowdown))
         self._slowdown *= 1 + _NEWEST * (off - 1)
+        if len(self._newest) == _AGREE:  # what all of them say is no accident
+            self._slowdown = min(max(self._slowdown, min(self._newest)), max(self._newest))
 
     def doubt(self, needed: float, left: float) -> None:
         """Something was refused that needed more seconds, by this, than were left.
 
-        An estimate that is too high must not be kept up by refusing what would correct it.
+        An estimate that is too high must not be kept up by refusing what would correct it. To be
+        called only where nothing else will: else it would be forgotten faster than it is learnt.
         """
         if needed <= left * self._slowdown:  # there would be time, were it not for the slowdown
             self._slowdown += _FORGOTTEN * (min(1.0, self._slowdown) - self._slowdown)

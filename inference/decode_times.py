@@ -10,17 +10,21 @@ class DecodeTimes:
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
+        self._files = 0
         self._seconds = 0.0
         self.views = 1.0
         """Views of a file."""
 
     def __call__(self, files: int) -> float:
-        """Seconds until that many files are decoded; 0 while nothing was measured."""
-        return self._seconds * max(1.0, files / self._workers) if files else 0.0
+        """Seconds until a decoder is free for one more file than so many.
+
+        0 while there are more decoders than files, or nothing was measured.
+        """
+        return self._seconds * files / self._workers if files >= self._workers else 0.0
 
     def observe(self, seconds: float, views: int) -> None:
         """A file kept a decoder busy for so long, and has so many views."""
-        first = self._seconds == 0.0
-        newest = 1.0 if first else _NEWEST
+        self._files += 1
+        newest = max(_NEWEST, 1 / self._files)  # the first ones count alike
         self._seconds += newest * (seconds - self._seconds)
         self.views += newest * (max(1, views) - self.views)

@@ -58,6 +58,14 @@ class _Job:
     again: bool = False  # it is not the first process that has it
 
 
+@dataclass(frozen=True)
+class FilesAhead:
+    """Files that are or will be with a decoder before another; of those, `lower` in priority."""
+
+    files: int
+    lower: int = 0
+
+
 class DecoderPool:
     """A number of decoder processes, and the queue in front of them."""
 
@@ -75,7 +83,8 @@ class DecoderPool:
     ) -> None:
         """`weights` are those of clients by name; `on_busy` is told which part has work.
 
-        No further file is decoded while callers hold `max_views` views; of bulk work, half.
+        No further file is decoded while callers hold `max_views` views; of bulk work, half. Bulk
+        work leaves one of several decoders free: a file that is being decoded can't be put off.
         """
         self._settings = settings
         self._workers = workers
@@ -87,7 +96,7 @@ class DecoderPool:
         self._processes: set[DecoderProcess] = set()
         self._held_views = 0
         self._on_busy = on_busy
-        self._working = 0
+        self._working = dict.fromkeys(Priority, 0)  # files that are being decoded
         self.times = DecodeTimes(workers)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -118,11 +127,13 @@ class DecoderPool:
     @property
     def files(self) -> int:
         """How many files wait, or are being decoded."""
-        return len(self._queue) + self._working
+        return len(self._queue) + sum(self._working.values())
 
-    def ahead(self, priority: Priority, deadline: float, client: str) -> int:
-        """How many files will be decoded before one that came now."""
-        return self._working + self._queue.ahead(priority, deadline, client)
+    def ahead(self, priority: Priority, deadline: float, client: str) -> FilesAhead:
+        """What will be decoded before a file that came now."""
+        queued = self._queue.ahead(priority, deadline, client)
+        lower = sum(count for other, count in self._working.items() if other > priority)
+        return FilesAhead(queued + sum(self._working.values()), lower)
 
     @contextlib.asynccontextmanager
     async def decoded(
@@ -178,7 +189,9 @@ class DecoderPool:
         """Hands waiting files to idle processes."""
         now = asyncio.get_running_loop().time()
         while self._idle and self._held_views < self._max_views:
-            bulk_too = self._held_views < self._max_views / 2
+            bulk_too = self._held_views < self._max_views / 2 and (
+                len(self._idle) > 1 or self._workers == 1
+            )
             entry = self._queue.first(Priority.BULK if bulk_too else Priority.INTERACTIVE)
             if entry is None:
                 return
@@ -217,11 +230,11 @@ class DecoderPool:
         """Takes the answer, and sees to it that there is a process for the next file."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        self._count_working(1)
+        self._count_working(job.priority, 1)
         try:
             goes_on = await self._take_answer(job, process, patience)
         finally:
-            self._count_working(-1)
+            self._count_working(job.priority, -1)
         self._metrics.observe_stage("decode", loop.time() - began)
         if goes_on:
             self._idle.append(process)
@@ -265,9 +278,9 @@ class DecoderPool:
             return True
         return False
 
-    def _count_working(self, more: int) -> None:
-        self._working += more
-        self._on_busy(self._working / self._workers)
+    def _count_working(self, priority: Priority, more: int) -> None:
+        self._working[priority] += more
+        self._on_busy(sum(self._working.values()) / self._workers)
 
     def _again(self, job: _Job) -> None:
         """Puts a file back that was not at fault, as far as one can know."""

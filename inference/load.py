@@ -6,16 +6,19 @@ gRPC's weighted_round_robin gives a replica calls by rps / (utilisation + eps / 
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 WINDOW_SECONDS = 2.0
 _ALMOST_NONE = 0.01  # a second
+_LITTLE = 0.1  # of the time that an image had from when it was there
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a replica tells of itself. All 0: nothing was answered, nothing is known.
+    """What a replica tells of itself. All 0: there was nothing to answer, nothing is known.
 
     `utilisation` is `busy` and the seconds of work that wait, so it may be over 1; `scored` are
     images per second that got their answer, `refused` those per second that got none.
@@ -75,27 +78,53 @@ class _Rate:
 
 
 class Load:
-    """What the service tells of every answer, and what is reported of that."""
+    """What the service tells of every image and answer, and what is reported of that."""
 
     def __init__(self, window: float = WINDOW_SECONDS) -> None:
         self.device = BusyTime(window)
         self.decoders = BusyTime(window)
-        self._scored, self._refused = _Rate(window), _Rate(window)
+        self._window = window
+        self._arrived, self._scored, self._refused = (_Rate(window) for _ in range(3))
+        self._here: dict[object, float] = {}  # when the images arrived that have no answer yet
+
+    @contextlib.contextmanager
+    def scoring(self, now: float) -> Iterator[None]:
+        """The block scores an image, all of which is there at `now`."""
+        self._arrived.count(now)
+        key = object()
+        self._here[key] = now
+        try:
+            yield
+        finally:
+            del self._here[key]
 
     def answered(self, now: float, *, refused: bool = False) -> None:
         """An image has its answer; refused: none of its own fault, it might get one elsewhere."""
         (self._refused if refused else self._scored).count(now)
 
+    def given_up(self, begun: float, deadline: float, now: float) -> None:
+        """The client cancelled what was there at `begun`: refused, if it had little time left.
+
+        At its deadline the client resets the call, mostly before the server's own deadline.
+        """
+        if now - begun >= (1 - _LITTLE) * (deadline - begun):
+            self.answered(now, refused=True)
+
     def report(self, now: float, waiting_seconds: float) -> LoadReport:
         """The report; `waiting_seconds` is how long it takes to do what waits."""
         scored, refused = self._scored.per_second(now), self._refused.per_second(now)
         busy = max(self.device.mean(now), self.decoders.mean(now))
+        utilisation = busy + waiting_seconds
         if scored == refused == 0:
-            return LoadReport(0.0, 0.0, 0.0, busy, waiting_seconds)
+            oldest = next(iter(self._here.values()), now)
+            if now - oldest < self._window:
+                return LoadReport(0.0, 0.0, 0.0, busy, waiting_seconds)
+            # There was time to answer, but it did not: others should be asked.
+            utilisation, refused = max(1.0, utilisation), self._arrived.per_second(now)
         # Refusals are quick. Counted as answers, they would give calls to who refuses the most;
         # and without any answer the client would take the mean weight.
         return LoadReport(
-            utilisation=busy + waiting_seconds,
+            utilisation=utilisation,
             scored=max(scored, _ALMOST_NONE),
             refused=refused,
             busy=busy,

@@ -128,15 +128,15 @@ class Scorer:
         """
         if deadline == math.inf:
             return
-        files = self._decoders.ahead(options.priority, deadline, options.client)
-        decode = self._decoders.times(files)
-        # What is ahead in the queue of the decoders will be ahead in that of the device.
-        views = math.ceil(files * self._decoders.times.views)
+        ahead = self._decoders.ahead(options.priority, deadline, options.client)
+        decode = self._decoders.times(ahead.files)
+        # What is ahead at the decoders will be ahead at the device, but for lower priorities.
+        views = math.ceil((ahead.files - ahead.lower) * self._decoders.times.views)
         device = self._batcher.wait(
             views + 1, priority=options.priority, deadline=deadline, client=options.client
         )
         left = deadline - asyncio.get_running_loop().time()
-        busy = files > 0 or self._batcher.waiting > 0
+        busy = ahead.files > 0 or self._batcher.waiting > 0
         if busy and self._batcher.is_late(max(decode, device), left):
             message = "there is too much to do to score the image in time"
             raise ScoringError(Reason.QUEUE_FULL, message)

@@ -113,7 +113,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
                 observed_image(self._metrics, begun),
                 server_span("ScoreImage", _headers(context)),
                 self._running(),
-                self._counted(deadline),
+                self._counted(),
             ):
                 with self._admission.arriving():
                     header = (await self._first(request_iterator)).header
@@ -145,7 +145,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
 
                 async def score(file: SharedFile, media_type: str) -> scoring_pb2.ImageScores:
                     begun = time.monotonic()
-                    with server_span("ScoreImages", headers), self._counted(deadline):
+                    with server_span("ScoreImages", headers), self._counted():
                         if self._draining:
                             raise ScoringError(Reason.DRAINING, "the replica is shutting down")
                         scores = await self._score(file, media_type, options, deadline)
@@ -176,19 +176,27 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             self.calls -= 1
 
     @contextlib.contextmanager
-    def _counted(self, deadline: float) -> Iterator[None]:
-        """Tells the load of how an image ends; not of one that its client gave up."""
+    def _counted(self) -> Iterator[None]:
+        """Tells the load of the answer that an image gets."""
         loop = asyncio.get_running_loop()
         try:
             yield
         except ScoringError as error:
             self._load.answered(loop.time(), refused=error.reason in REFUSALS)
             raise
-        except asyncio.CancelledError:
-            if loop.time() >= deadline:  # then it is gRPC that gave it up
-                self._load.answered(loop.time(), refused=True)
-            raise
         self._load.answered(loop.time())
+
+    @contextlib.contextmanager
+    def _awaited(self, deadline: float) -> Iterator[None]:
+        """Tells the load of an image that is there, and if its client gives it up."""
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        try:
+            with self._load.scoring(begun):
+                yield
+        except asyncio.CancelledError:
+            self._load.given_up(begun, deadline, loop.time())
+            raise
 
     async def _first(self, messages: AsyncIterator[MessageT]) -> MessageT:
         """The first message of a call, which has to be a header. Raises ScoringError."""
@@ -238,7 +246,8 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
                 }
             )
         try:
-            scored = await self._scorer.score(file, media_type, options, deadline)
+            with self._awaited(deadline):
+                scored = await self._scorer.score(file, media_type, options, deadline)
             return image_scores(scored, self._identity)
         except ScoringError:
             raise

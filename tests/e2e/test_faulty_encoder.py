@@ -9,8 +9,10 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from PIL import Image
 
+from inference.orca import orca_pb2, orca_pb2_grpc
 from tests.e2e.calls import RED, Caller, End
 from tests.e2e.faulty_encoder import NAN, RAISES
 from tests.e2e.processes import free_port, is_serving, running, wait_until
@@ -139,6 +141,14 @@ async def test_a_client_that_floods_keeps_no_other_waiting(service: Faulty) -> N
     (service.folder / "slow").unlink()
 
 
+async def _refusals_are_reported(caller: Caller) -> None:
+    stub = orca_pb2_grpc.OpenRcaServiceStub(caller.channel)
+    request = orca_pb2.OrcaLoadReportRequest(report_interval=Duration(nanos=100_000_000))
+    async for report in stub.StreamCoreMetrics(request, timeout=30):
+        if report.eps > 0:
+            return
+
+
 async def test_a_device_that_is_stuck_is_told_from_one_that_is_busy(tmp_path: Path) -> None:
     # Bound by 20 times what a batch was measured to take, too.
     with faulty(tmp_path, "--max-batch", "1", "--wedged-seconds", "1.5") as service:
@@ -160,8 +170,10 @@ async def test_a_device_that_is_stuck_is_told_from_one_that_is_busy(tmp_path: Pa
             (tmp_path / "slow").unlink()
 
             (tmp_path / "stuck").touch()
-            ends = await asyncio.gather(*(caller.score(BAD, seconds=0.5) for _ in range(3)))
+            reported = asyncio.create_task(_refusals_are_reported(caller))
+            ends = await asyncio.gather(*(caller.score(BAD, seconds=2) for _ in range(3)))
             assert {end.code for end in ends} == {CODE.DEADLINE_EXCEEDED}
+            await reported
             await asyncio.to_thread(wait_until, lambda: not alive(), "NOT_SERVING", 30)
             await asyncio.to_thread(wait_until, lambda: not ready(), "NOT_SERVING", 30)
             assert not await asyncio.to_thread(is_serving, address)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.batch_schedule import ScheduleLimits
+from inference.batch_schedule import DeadlineUnmeetableError, Schedule, ScheduleLimits
 from inference.batch_times import BatchTimes
 from inference.work_queue import Priority
 from tests.inference.simulation import Arrival, Record, Simulation
@@ -166,6 +166,20 @@ def test_bulk_work_that_waits_makes_no_upload_late() -> None:
     assert record.ends[100][0] == "done"
 
 
+@pytest.mark.parametrize(
+    ("costs", "size"),
+    [((0.0, 0.1), 1), ((0.2, 0.1), 1), ((0.4, 0.1), 2), ((1.0, 0.0), 8)],
+)
+def test_uploads_do_not_wait_for_bulk_work_in_their_own_batch(
+    costs: tuple[float, float], size: int
+) -> None:
+    """Unless the batch hardly takes longer for it."""
+    bulk = [Arrival(0.0, priority=Priority.BULK) for _ in range(100)]
+    record = simulate([*bulk, Arrival(0.1, deadline=60.0)], ScheduleLimits(8, 200), costs)
+    assert [len(batch.parts) for batch in record.batches if (100, 0) in batch.parts] == [size]
+    assert all(len(batch.parts) == 8 for batch in record.batches[2:-2])
+
+
 def test_a_batch_that_fails_is_tried_in_halves_until_the_guilty_one_is_found() -> None:
     arrivals = [Arrival(0.0, poisoned=(0,) if i == 5 else ()) for i in range(8)]
     record = simulate(arrivals, ScheduleLimits(8, 100), (0.0, 0.1))
@@ -182,6 +196,38 @@ def test_an_estimate_that_was_too_high_is_forgotten() -> None:
     limits = ScheduleLimits(4, 100)
     record = Simulation(arrivals, limits, lambda size: 0.1, times).run()
     assert 399 in record.done()
+
+
+@pytest.mark.parametrize("overlap", [1, 2])
+def test_less_and_less_is_taken_in_while_a_batch_does_not_come_back(overlap: int) -> None:
+    schedule = Schedule(BatchTimes({1: 0.1}), ScheduleLimits(1, 100, overlap=overlap))
+
+    def add(now: float, budget: float = 8.0) -> int:
+        return schedule.add(
+            1, priority=Priority.INTERACTIVE, deadline=now + budget, client="", now=now
+        )
+
+    for _ in range(overlap):
+        add(0.0)
+        assert schedule.next(0.0).batch is not None
+    due = 0.1 * overlap
+    assert schedule.backlog(due) == pytest.approx(0.0)
+    assert schedule.backlog(due + 0.1) == pytest.approx(0.1)
+    schedule.remove(add(due + 0.1, budget=1.0))
+    assert schedule.backlog(3.1) == pytest.approx(3.1 - due)
+    with pytest.raises(DeadlineUnmeetableError):
+        add(9.0)
+    schedule.finished(0, 9.0)
+    schedule.remove(add(9.0, budget=1.0))
+
+
+def test_a_device_that_can_take_a_batch_is_not_held_up_by_one_that_hangs() -> None:
+    schedule = Schedule(BatchTimes({1: 0.1}), ScheduleLimits(1, 100, overlap=2))
+    for now in (0.0, 50.0):
+        schedule.add(1, priority=Priority.INTERACTIVE, deadline=now + 1.0, client="", now=now)
+        step = schedule.next(now)
+        assert step.batch is not None
+        assert not step.refused
 
 
 def test_an_idle_device_may_wait_for_a_batch_to_fill() -> None:

@@ -54,6 +54,23 @@ def test_one_batch_that_hung_changes_little() -> None:
     assert times(4) < 1.25 * MEASURED[4]
 
 
+def test_three_batches_that_agree_count_in_full() -> None:
+    times = BatchTimes(MEASURED)
+    for slower in (12, 10, 11):
+        times.observe(4, slower * MEASURED[4])
+    assert times(8) == pytest.approx(10 * MEASURED[8])
+    for _ in range(3):
+        times.observe(4, MEASURED[4])
+    assert times(8) == pytest.approx(MEASURED[8])
+
+
+def test_two_batches_that_hung_count_no_more_than_one_each() -> None:
+    times = BatchTimes(MEASURED)
+    for seconds in (MEASURED[4], 3600.0, 3600.0):
+        times.observe(4, seconds)
+    assert times(4) < 1.5 * MEASURED[4]
+
+
 @given(st.lists(st.tuples(st.integers(1, 8), st.floats(0, 1e9)), max_size=60))
 def test_whatever_is_observed_estimates_stay_usable(seen: list[tuple[int, float]]) -> None:
     times = BatchTimes(MEASURED)

@@ -17,7 +17,7 @@ from inference import decoder_process
 from inference.decoder.decode import Decoder
 from inference.decoder.media import DecodedMedia, MediaLimits, Request
 from inference.decoder.protocol import WorkerSettings
-from inference.decoder_pool import DecoderPool
+from inference.decoder_pool import DecoderPool, FilesAhead
 from inference.decoder_process import DecoderStartError
 from inference.errors import Reason, ScoringError
 from inference.shared_file import SharedFile
@@ -328,6 +328,22 @@ async def test_bulk_work_leaves_room_for_what_somebody_waits_for() -> None:
                     assert media.views
                 assert not waiting.done()
         assert (await waiting).views
+
+
+@pytest.mark.usefixtures("faults")
+async def test_bulk_work_leaves_a_decoder_for_what_somebody_waits_for() -> None:
+    request = Request("", 16, frame_seconds=60)
+    deadline = asyncio.get_running_loop().time() + 60
+    async with pool_of(2, seconds=3) as pool:
+        bulk = [asyncio.create_task(reason(pool, b"fault:sleep")) for _ in range(2)]
+        await asyncio.sleep(0)  # they are there first
+        with shared(GOOD) as file:
+            upload = pool.decoded(file, request, priority=Priority.INTERACTIVE, deadline=deadline)
+            async with upload as media:
+                assert media.views
+                assert pool.ahead(Priority.INTERACTIVE, deadline, "") == FilesAhead(1, lower=1)
+        assert not any(task.done() for task in bulk)
+        assert await asyncio.gather(*bulk) == [Reason.DECODER_TIMEOUT] * 2
 
 
 async def test_a_full_queue_refuses() -> None:

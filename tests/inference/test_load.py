@@ -1,5 +1,8 @@
 """What a replica reports of its load, over a window of two seconds."""
 
+import contextlib
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,12 +52,50 @@ def test_what_is_answered_and_refused_is_counted_for_two_seconds() -> None:
     assert report == LoadReport(1.5, scored=7.5, refused=2.0, busy=1.0, waiting_seconds=0.5)
 
 
-def test_who_answered_nothing_knows_nothing_of_its_load() -> None:
+def test_who_had_nothing_to_answer_knows_nothing_of_its_load() -> None:
     load = Load()
     assert load.report(0.0, 0.0) == LoadReport(0.0, 0.0, 0.0, 0.0, 0.0)
     load.answered(1.0)
     assert load.report(1.0, 0.0).scored > 0
     assert load.report(3.5, 0.0) == LoadReport(0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+def test_who_could_have_answered_and_did_not_is_given_few_calls() -> None:
+    """Also before the first calls' deadlines, and not while the only call has just come."""
+    load, good = Load(), Load()
+    load.device.set(1.0, 0.0)
+    with contextlib.ExitStack() as calls:
+        calls.enter_context(load.scoring(0.0))
+        assert load.report(1.0, 0.5).scored == 0
+        for number in range(1, 30):
+            calls.enter_context(load.scoring(number / 10))
+        report = load.report(3.0, 2.0)
+        assert report.utilisation == 3.0
+        assert report.refused == pytest.approx(9.5)
+        for number in range(30):
+            good.answered(number / 10)
+        assert weight(report) < 0.001 * weight(good.report(3.0, 0.5))
+        load.answered(3.0)
+        assert load.report(3.1, 2.0).scored > 0.1
+    assert load.report(9.0, 0.0) == LoadReport(0.0, 0.0, 0.0, 1.0, 0.0)
+
+
+def test_what_keeps_neither_device_nor_decoders_busy_counts_as_much_as_if_it_did() -> None:
+    load = Load()
+    with load.scoring(0.0):
+        assert weight(load.report(5.0, 0.0)) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(
+    ("deadline", "now", "refused"),
+    [(8.0, 7.9, 0.5), (8.0, 8.1, 0.5), (8.0, 4.0, 0.0), (math.inf, 1e6, 0.0), (1.0, 1.0, 0.5)],
+)
+def test_whose_time_has_run_out_was_refused_and_who_hangs_up_was_not(
+    deadline: float, now: float, refused: float
+) -> None:
+    load = Load()
+    load.given_up(1.0, deadline, now)
+    assert load.report(now, 0.0).refused == refused
 
 
 def weight(report: LoadReport) -> float:

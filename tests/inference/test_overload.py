@@ -64,6 +64,19 @@ def test_goodput_holds_on_a_device_that_is_slower_than_it_was_measured(times: fl
     assert len(in_time(arrivals, record)) >= 0.9 * CAPACITY * 30.0
 
 
+@pytest.mark.parametrize("slower", [5.0, 10.0, 20.0])
+@pytest.mark.parametrize("rate", [1.0, 3.0])
+def test_goodput_returns_on_a_device_that_became_much_slower(slower: float, rate: float) -> None:
+    """Where callers go at their deadlines. What was refused with reason is no cause to doubt."""
+    measured, chance = BatchTimes({size: 0.1 * size for size in range(1, 9)}), random.Random(5)
+    due = [(at / rate, at / rate + chance.uniform(7.2, 8.0)) for at in range(int(rate * 180))]
+    arrivals = [Arrival(at, deadline=end, gone=end) for at, end in due]
+    takes = lambda size: 0.1 * slower * size * chance.uniform(0.95, 1.05)  # noqa: E731
+    record = Simulation(arrivals, LIMITS, takes, measured).run()
+    ends = [record.ends[image][1] for image in in_time(arrivals, record)]
+    assert sum(60.0 <= end < 180.0 for end in ends) >= 0.9 * 120.0 * min(rate, 10.0 / slower)
+
+
 def test_nearly_all_of_what_is_too_much_is_told_at_once() -> None:
     arrivals = load(3.0, clients="abc")
     record = Simulation(arrivals, LIMITS, seconds).run()

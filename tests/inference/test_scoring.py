@@ -14,6 +14,7 @@ from inference.batcher import EncoderFailedError
 from inference.concepts import ConceptCache, ConceptSet, Probe
 from inference.decode_times import DecodeTimes
 from inference.decoder.media import Background, DecodedMedia, Facts, Region, Request, View
+from inference.decoder_pool import FilesAhead
 from inference.encoder import Embeddings
 from inference.errors import Reason, ScoringError
 from inference.scoring import Band, Detail, Scorer, ScoringOptions
@@ -95,14 +96,14 @@ async def test_a_closer_look_that_fails_says_whether_that_may_pass(
 class Busy:
     """Decoders and a device with so much ahead of an image."""
 
-    def __init__(self, files: int, seconds: float) -> None:
-        self.times, self.waiting = DecodeTimes(1), files
+    def __init__(self, files: int, seconds: float, lower: int = 0, decoders: int = 1) -> None:
+        self.times, self.waiting = DecodeTimes(decoders), files
         self.times.observe(0.1, 4)
-        self._files, self._seconds = files, seconds
+        self._ahead, self._seconds = FilesAhead(files, lower), seconds
         self.asked: list[int] = []
 
-    def ahead(self, *_: object) -> int:
-        return self._files
+    def ahead(self, *_: object) -> FilesAhead:
+        return self._ahead
 
     def wait(self, views: int, **_: object) -> float:
         self.asked.append(views)
@@ -132,3 +133,11 @@ async def test_what_is_ahead_of_an_image_decides_whether_it_is_taken(
         scorer.refuse_late(OPTIONS, deadline)
     assert caught is None or caught.value.reason is Reason.QUEUE_FULL
     assert busy.asked in ([], [4 * files + 1])
+
+
+async def test_bulk_work_that_is_being_decoded_is_not_ahead_of_an_upload_at_the_device() -> None:
+    busy: Any = Busy(files=15, seconds=0.1, lower=15, decoders=16)
+    busy.times.observe(1000.0, 16)
+    scorer = Scorer(busy, busy, ConceptCache(no_texts, max_sets=1, text_batch=1), frame_seconds=1)
+    scorer.refuse_late(OPTIONS, asyncio.get_running_loop().time() + 1.0)
+    assert busy.asked == [1]
