@@ -20,6 +20,8 @@ ScoreFunction = Callable[[SharedFile, str], Awaitable[scoring_pb2.ImageScores]]
 
 SLOWEST_BYTES = 32 * 1024  # a second: what comes slower, on the whole, is given up
 MAX_NAME_CHARACTERS = 256  # of a request_id or a media type
+_IDLE_STREAM = 10  # times what an image may keep us waiting
+_LOOK_SECONDS = 1.0  # at most, between looks for what stalls
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,15 @@ class BulkStream:
         max_images: int,
         idle_seconds: float,
         failed: Callable[[ScoringError], None],
+        draining: Callable[[], bool] = lambda: False,
     ) -> None:
         """At most `max_images` are worked on at once, and as many are in pieces at once.
 
         Those are given up when nothing comes for `idle_seconds`. `failed` is told of each image
-        that is answered by an error.
+        that is answered by an error. The stream ends when there was nothing to do on it for ten
+        times `idle_seconds`, or is nothing while the service is `draining`.
         """
+        self._draining = draining
         self._failed = failed
         self._score = score
         self._admission = admission
@@ -107,10 +112,22 @@ class BulkStream:
             raise errors.exceptions[0] from None
 
     async def _give_up_stalled(self, tasks: asyncio.TaskGroup) -> None:
-        """Gives up images in pieces when the client sends nothing; the stream may go on."""
+        """Gives up images in pieces when the client sends nothing; the stream may go on.
+
+        Raises ScoringError for a stream that has nothing to do, which would keep a place for
+        nothing, and the service from ending.
+        """
+        worked = time.monotonic()
         while True:
-            await asyncio.sleep(self._idle_seconds / 10)
-            idle = max(0.0, time.monotonic() - self._listens_since)
+            await asyncio.sleep(min(_LOOK_SECONDS, self._idle_seconds / 10))
+            now = time.monotonic()
+            if self._works():
+                worked = now
+            elif self._draining():
+                raise ScoringError(Reason.DRAINING, "the replica is shutting down")
+            elif now - max(worked, self._listens_since) > _IDLE_STREAM * self._idle_seconds:
+                raise ScoringError(Reason.UPLOAD_STALLED, "no image came for a long time")
+            idle = max(0.0, now - self._listens_since)
             for request_id, image in list(self._open.items()):
                 slow = self._behind + idle - image.began
                 if image.buffer is not None and max(idle, slow) > self._idle_seconds:
@@ -119,6 +136,11 @@ class BulkStream:
                     # Not awaited: the reader must find all of this done, or nothing.
                     self._drop(request_id)
                     tasks.create_task(self._answer_error(request_id, error))
+
+    def _works(self) -> bool:
+        """Whether an image is on its way in or out, or waits for room."""
+        is_open = any(image.buffer is not None for image in self._open.values())
+        return bool(is_open or self._in_flight or self._listens_since == math.inf)
 
     async def _take(
         self, message: scoring_pb2.ScoreImagesRequest, tasks: asyncio.TaskGroup

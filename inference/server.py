@@ -169,6 +169,7 @@ async def _serve(
         model,
         _limits(settings),
         stream_images=settings.stream_images,
+        max_streams=settings.max_images,
         idle_seconds=settings.idle_seconds,
         load=load,
         metrics=metrics,

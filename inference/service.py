@@ -53,11 +53,12 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         limits: scoring_pb2.Limits,
         *,
         stream_images: int,
+        max_streams: int,
         idle_seconds: float,
         metrics: Metrics,
         load: Load | None = None,
     ) -> None:
-        """`load` is told of every answer."""
+        """At most `max_streams` of ScoreImages are open; `load` is told of every answer."""
         self._metrics = metrics
         self._scorer = scorer
         self._admission = admission
@@ -75,6 +76,8 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         self._parsed = parsed
         self._load = load or Load()
         self._draining = False
+        self._max_streams = max_streams
+        self._streams = 0
         self.calls = 0
         """How many calls bring images, or wait for their scores."""
 
@@ -138,7 +141,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
     ) -> AsyncIterator[scoring_pb2.ScoreImagesResponse]:
         """See scoring.proto."""
         try:
-            with self._running():
+            with self._running(), self._stream():
                 header = (await self._first(request_iterator)).header
                 options = self._options(header.options, Priority.BULK)
                 deadline, headers = _deadline(context), _headers(context)
@@ -161,6 +164,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
                     failed=lambda error: self._metrics.count_unscored(
                         outcome_of(error.reason), error.reason
                     ),
+                    draining=lambda: self._draining,
                 )
                 async for response in stream.responses(request_iterator):
                     yield response
@@ -174,6 +178,17 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             yield
         finally:
             self.calls -= 1
+
+    @contextlib.contextmanager
+    def _stream(self) -> Iterator[None]:
+        """A place for a ScoreImages stream, whether it has images or not. Raises ScoringError."""
+        if self._streams >= self._max_streams:
+            raise ScoringError(Reason.QUEUE_FULL, "the service has as many streams as it takes")
+        self._streams += 1
+        try:
+            yield
+        finally:
+            self._streams -= 1
 
     @contextlib.contextmanager
     def _counted(self, deadline: float) -> Iterator[None]:
