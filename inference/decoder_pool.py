@@ -137,7 +137,7 @@ class DecoderPool:
         """The views of a file, until the block ends; `deadline` is a time of the event loop.
 
         Raises ScoringError as `Decoder.decode` does, or with DECODER_CRASHED, DECODER_TIMEOUT,
-        QUEUE_FULL or DEADLINE_EXCEEDED.
+        DECODER_KILLED, QUEUE_FULL or DEADLINE_EXCEEDED.
         """
         loop = asyncio.get_running_loop()
         result: asyncio.Future[DecodedFile] = loop.create_future()
@@ -242,8 +242,8 @@ class DecoderPool:
         except KilledError:
             self._metrics.count_decoder_restart("killed")
             if job.again:
-                message = "the decoder was killed, twice"
-                _fail(job, ScoringError(Reason.DECODER_CRASHED, message))
+                message = "the decoder was killed from outside, twice"
+                _fail(job, ScoringError(Reason.DECODER_KILLED, message))
             else:
                 self._again(replace(job, again=True))
         except ScoringError as error:

@@ -61,8 +61,11 @@ Those that gRPC gives carry none: a deadline that passed, a message over the lim
                                           for images that a ScoreImages stream still brings,
                                           and for streams without any)
   INTERNAL             ENCODER_FAILED     the model failed on this image
+                       DECODER_KILLED     something outside killed its decoders, such as a machine
+                                          that has too little memory
 
-Of these, only QUEUE_FULL and DRAINING (and UNAVAILABLE in general) are worth a retry.
+Of these, QUEUE_FULL and DRAINING (and UNAVAILABLE in general) are worth a retry, and those that
+are INTERNAL are worth one on another replica.
 """
 
 from collections import abc as _abc
@@ -653,8 +656,8 @@ class ImageScores(_message.Message):
     decode them all.
     """
     partial_reason: _builtins.str
-    """If it is partial for a cause that may pass, that cause: QUEUE_FULL, DEADLINE_EXCEEDED or
-    ENCODER_FAILED. The same call may see all of the file another time.
+    """If it is partial for a cause that may pass, that cause: QUEUE_FULL, DEADLINE_EXCEEDED,
+    ENCODER_FAILED or DECODER_KILLED. The same call may see all of the file another time.
     """
     @_builtins.property
     def views(self) -> _containers.RepeatedCompositeFieldContainer[Global___View]:

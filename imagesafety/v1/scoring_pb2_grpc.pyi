@@ -61,8 +61,11 @@ Those that gRPC gives carry none: a deadline that passed, a message over the lim
                                           for images that a ScoreImages stream still brings,
                                           and for streams without any)
   INTERNAL             ENCODER_FAILED     the model failed on this image
+                       DECODER_KILLED     something outside killed its decoders, such as a machine
+                                          that has too little memory
 
-Of these, only QUEUE_FULL and DRAINING (and UNAVAILABLE in general) are worth a retry.
+Of these, QUEUE_FULL and DRAINING (and UNAVAILABLE in general) are worth a retry, and those that
+are INTERNAL are worth one on another replica.
 """
 
 from collections import abc as _abc
