@@ -27,7 +27,7 @@ from inference.messages import (
     parse_options,
 )
 from inference.metrics import Metrics
-from inference.observed_image import observed_image, outcome_of
+from inference.observed_image import ObservedCall
 from inference.scoring import Scorer, ScoringOptions
 from inference.shared_file import SharedFile
 from inference.work_queue import Priority
@@ -113,7 +113,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         begun, deadline = time.monotonic(), _deadline(context)
         try:
             with (
-                observed_image(self._metrics, begun),
+                ObservedCall(self._metrics, begun, deadline).image(begun),
                 server_span("ScoreImage", _headers(context)),
                 self._running(),
                 self._counted(deadline),
@@ -145,15 +145,17 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
                 header = (await self._first(request_iterator)).header
                 options = self._options(header.options, Priority.BULK)
                 deadline, headers = _deadline(context), _headers(context)
+                observed = ObservedCall(self._metrics, time.monotonic(), deadline)
 
                 async def score(file: SharedFile, media_type: str) -> scoring_pb2.ImageScores:
-                    begun = time.monotonic()
-                    with server_span("ScoreImages", headers), self._counted(deadline):
+                    with (
+                        observed.image(time.monotonic()),
+                        server_span("ScoreImages", headers),
+                        self._counted(deadline),
+                    ):
                         if self._draining:
                             raise ScoringError(Reason.DRAINING, "the replica is shutting down")
-                        scores = await self._score(file, media_type, options, deadline)
-                    self._metrics.count_scored(time.monotonic() - begun)
-                    return scores
+                        return await self._score(file, media_type, options, deadline)
 
                 stream = BulkStream(
                     score,
@@ -161,9 +163,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
                     _sender(options),
                     max_images=self._stream_images,
                     idle_seconds=self._idle_seconds,
-                    failed=lambda error: self._metrics.count_unscored(
-                        outcome_of(error.reason), error.reason
-                    ),
+                    observed=observed,
                     draining=lambda: self._draining,
                 )
                 async for response in stream.responses(request_iterator):
