@@ -45,6 +45,7 @@ from telemetry.logs import configure_logs
 from telemetry.tracing import tracing
 
 _SPARE = 0.2  # of the time that a call has left: for what estimates don't know
+_UNREADY_SECONDS = 5.0  # without the event loop
 _CLOSE_SECONDS = 2.0  # that a pass may still take, when its callers are gone
 
 log = logging.getLogger("inference")
@@ -184,10 +185,10 @@ async def _serve(
         await decoders.close()
         return 2
     await health.serve()
-    probes.live = lambda: health.objection(LIVENESS)
-    probes.ready = lambda: health.objection(SERVICE_NAME)
-    await server.start()
     wedge.start()
+    probes.live = lambda: health.objection(LIVENESS) or wedge.objection()
+    probes.ready = lambda: health.objection(SERVICE_NAME) or wedge.objection(_UNREADY_SECONDS)
+    await server.start()
     log.info("listening on %s", settings.listen)
 
     await _signal()
