@@ -116,6 +116,11 @@ class DecoderPool:
         return frozenset(process.pid for process in self._processes)
 
     @property
+    def count(self) -> int:
+        """How many decoders there are; may be asked from any thread."""
+        return len(self._processes)
+
+    @property
     def files(self) -> int:
         """How many files wait, or are being decoded."""
         return len(self._queue) + self._working

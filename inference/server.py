@@ -162,7 +162,7 @@ async def _serve(
     metrics.watch_service(
         images=lambda: admission.images,
         image_bytes=lambda: admission.bytes,
-        decoders=lambda: len(decoders.pids),
+        decoders=lambda: decoders.count,
     )
     service = ScoringService(
         scorer,

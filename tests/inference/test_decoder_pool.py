@@ -246,6 +246,7 @@ async def test_signals_to_the_whole_group_leave_the_decoders_to_the_service() ->
             os.kill(min(before), number)
             assert (await decode(pool, GOOD)).views
         assert pool.pids == before
+        assert pool.count == 1
 
 
 async def test_a_cancelled_caller_leaves_the_processes_alone() -> None:
