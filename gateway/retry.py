@@ -37,7 +37,7 @@ def failure_of(error: ScoringError) -> Failure | None:
         # Without a reason: gRPC's own limit on calls at once.
         case grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL" | "":
             return Failure.OVERLOAD
-        case grpc.StatusCode.INTERNAL, "ENCODER_FAILED":
+        case grpc.StatusCode.INTERNAL, "ENCODER_FAILED" | "DECODER_KILLED":
             return Failure.ERROR
     return None
 

@@ -1,6 +1,7 @@
 """How much of strangers' images is in memory at once: a count and a number of bytes.
 
-No client takes all of it, and bulk work no more than half, so that uploads find room.
+No client takes all of it, and bulk work no more than half, so that uploads find room: of all
+clients together, and of each one.
 """
 
 from __future__ import annotations
@@ -41,6 +42,15 @@ class AdmissionLimits:
         """How many places one client may take."""
         return self.quotas.get(client, self.max_client_images or -(-3 * self.max_images // 4))
 
+    def bulk_images_of(self, client: str) -> int:
+        """How many of these its bulk work may take."""
+        return max(1, self.images_of(client) // 2)
+
+    @property
+    def client_bytes(self) -> int:
+        """How many bytes one client may take."""
+        return max(self.max_image_bytes, 3 * self.max_bytes // 4)
+
     @property
     def bulk_images(self) -> int:
         """How many places bulk work may take."""
@@ -55,9 +65,9 @@ class AdmissionLimits:
 class ImageBuffer:
     """Collects the bytes of one image, within the image's limit and the service's."""
 
-    def __init__(self, admission: Admission, bulk: bool, reserved: int) -> None:
+    def __init__(self, admission: Admission, sender: Sender, reserved: int) -> None:
         self._admission = admission
-        self._bulk = bulk
+        self._sender = sender
         self._taken = reserved
         self._file = SharedFile("upload", kept=SMALL_BYTES)
 
@@ -68,20 +78,20 @@ class ImageBuffer:
             message = f"the image is over {self._admission.max_image_bytes} bytes"
             raise ScoringError(Reason.TOO_MANY_BYTES, message)
         if size > self._taken:
-            self._admission.take_bytes(size - self._taken, self._bulk)
+            self._admission.take_bytes(size - self._taken, self._sender)
             self._taken = size
         with _memory_is_short():
             self._file.append(chunk)
 
     def complete(self) -> SharedFile:
         """The whole image, until `release`; what was reserved for more is given back."""
-        self._admission.give_back_bytes(self._taken - len(self._file), self._bulk)
+        self._admission.give_back_bytes(self._taken - len(self._file), self._sender)
         self._taken = len(self._file)
         return self._file
 
     def release(self) -> None:
         """Gives all bytes back."""
-        self._admission.give_back_bytes(self._taken, self._bulk)
+        self._admission.give_back_bytes(self._taken, self._sender)
         self._taken = 0
         self._file.close()
 
@@ -95,10 +105,12 @@ class Admission:
         self._arriving = 0  # calls whose header did not come yet
         self._images = 0
         self._bulk_images = 0
-        self._client_images: Counter[str] = Counter()  # only of those who have any
+        self._client_images: Counter[str] = Counter()  # only of those who have any, here and below
+        self._client_bulk_images: Counter[str] = Counter()
         self._bytes = 0
         self._bulk_bytes = 0
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._client_bytes: Counter[str] = Counter()
+        self._waiting: list[_Waiter] = []
 
     @property
     def images(self) -> int:
@@ -130,70 +142,116 @@ class Admission:
 
         Raises ScoringError with QUEUE_FULL if there is none.
         """
-        full = self._no_place(sender)
+        full = self._client_is_full(sender, reserve) or self._is_full(sender, reserve)
         if full:
             raise ScoringError(Reason.QUEUE_FULL, full)
-        self.take_bytes(reserve, sender.bulk)
-        buffer = ImageBuffer(self, sender.bulk, reserve)
-        self._images += 1
-        self._bulk_images += sender.bulk
-        self._client_images[sender.client] += 1
+        self._count_bytes(reserve, sender)
+        buffer = ImageBuffer(self, sender, reserve)
+        self._count_image(1, sender)
         try:
             yield buffer
         finally:
-            self._images -= 1
-            self._bulk_images -= sender.bulk
-            self._client_images[sender.client] -= 1
-            if not self._client_images[sender.client]:
-                del self._client_images[sender.client]
+            self._count_image(-1, sender)
             buffer.release()
 
     async def wait_for_room(self, sender: Sender, size: int) -> None:
-        """Returns when there is a place for an image of `size` bytes.
+        """Returns when there is a place for an image of `size` bytes, to be taken at once.
 
-        Nobody must wait here who holds a place that only waiting on would free.
+        Who waits longest goes first, unless it is its own client that has too much. Nobody must
+        wait here who holds a place that only waiting on would free.
         """
-        while self._no_place(sender) or self._no_bytes(size, sender.bulk):
-            woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.add(woken)
-            try:
-                await woken
-            finally:
-                self._waiting.discard(woken)
+        waiter = _Waiter(sender, size)
+        self._waiting.append(waiter)
+        try:
+            while self._next() is not waiter or self._is_full(sender, size):
+                waiter.woken = asyncio.get_running_loop().create_future()
+                await waiter.woken
+        finally:
+            self._waiting.remove(waiter)
+            self._wake()
 
-    def take_bytes(self, count: int, bulk: bool) -> None:
+    def take_bytes(self, count: int, sender: Sender) -> None:
         """Counts bytes in. Raises ScoringError with QUEUE_FULL."""
-        full = self._no_bytes(count, bulk)
+        full = self._client_has_bytes(count, sender) or self._has_bytes(count, sender)
         if full:
             raise ScoringError(Reason.QUEUE_FULL, full)
-        self._bytes += count
-        self._bulk_bytes += bulk * count
+        self._count_bytes(count, sender)
 
-    def give_back_bytes(self, count: int, bulk: bool) -> None:
-        """Counts bytes out, and lets those who wait look again."""
-        self._bytes -= count
-        self._bulk_bytes -= bulk * count
-        for woken in self._waiting:
-            if not woken.done():
-                woken.set_result(None)
+    def give_back_bytes(self, count: int, sender: Sender) -> None:
+        """Counts bytes out."""
+        self._count_bytes(-count, sender)
 
-    def _no_place(self, sender: Sender) -> str:
-        """Why there is no place for one image more; empty if there is one."""
-        limits = self._limits
-        if self._images >= limits.max_images:
-            return "the service has as many images as it takes"
-        if self._client_images[sender.client] >= limits.images_of(sender.client):
+    def _count_image(self, more: int, sender: Sender) -> None:
+        self._images += more
+        _add(self._client_images, sender.client, more)
+        if sender.bulk:
+            self._bulk_images += more
+            _add(self._client_bulk_images, sender.client, more)
+        self._wake()
+
+    def _count_bytes(self, more: int, sender: Sender) -> None:
+        self._bytes += more
+        self._bulk_bytes += sender.bulk * more
+        _add(self._client_bytes, sender.client, more)
+        self._wake()
+
+    def _next(self) -> _Waiter | None:
+        """Who goes next, when there is room for it."""
+        allowed = (one for one in self._waiting if not self._client_is_full(one.sender, one.size))
+        return next(allowed, None)
+
+    def _wake(self) -> None:
+        """Lets the next one go if it can; when it has gone, it wakes the one after it."""
+        waiter = self._next()
+        if waiter is None or self._is_full(waiter.sender, waiter.size):
+            return
+        if waiter.woken is not None and not waiter.woken.done():
+            waiter.woken.set_result(None)
+
+    def _client_is_full(self, sender: Sender, size: int) -> str:
+        """Why the client may not bring an image more; empty if it may."""
+        limits, client = self._limits, sender.client
+        if self._client_images[client] >= limits.images_of(client):
             return "the service has as many images of this client as it takes"
-        if sender.bulk and self._bulk_images >= limits.bulk_images:
+        if sender.bulk and self._client_bulk_images[client] >= limits.bulk_images_of(client):
+            return "the service has as many images of this client's bulk work as it takes"
+        return self._client_has_bytes(size, sender)
+
+    def _is_full(self, sender: Sender, size: int) -> str:
+        """Why there is no room for one image more, whoever brings it; empty if there is."""
+        if self._images >= self._limits.max_images:
+            return "the service has as many images as it takes"
+        if sender.bulk and self._bulk_images >= self._limits.bulk_images:
             return "the service has as many images of bulk work as it takes"
+        return self._has_bytes(size, sender)
+
+    def _client_has_bytes(self, count: int, sender: Sender) -> str:
+        if self._client_bytes[sender.client] + count > self._limits.client_bytes:
+            return "the service has as many bytes of this client as it takes"
         return ""
 
-    def _no_bytes(self, count: int, bulk: bool) -> str:
+    def _has_bytes(self, count: int, sender: Sender) -> str:
         if self._bytes + count > self._limits.max_bytes:
             return "the service has as many bytes as it takes"
-        if bulk and self._bulk_bytes + count > self._limits.bulk_bytes:
+        if sender.bulk and self._bulk_bytes + count > self._limits.bulk_bytes:
             return "the service has as many bytes of bulk work as it takes"
         return ""
+
+
+@dataclass(eq=False)
+class _Waiter:
+    """An image that waits for room."""
+
+    sender: Sender
+    size: int
+    woken: asyncio.Future[None] | None = None
+
+
+def _add(counter: Counter[str], name: str, count: int) -> None:
+    """Forgets names that have nothing: there may be any number of them."""
+    counter[name] += count
+    if not counter[name]:
+        del counter[name]
 
 
 @contextmanager

@@ -13,13 +13,17 @@ from imagesafety.v1 import scoring_pb2
 from inference.admission import Admission, ImageBuffer, Sender
 from inference.errors import Reason, ScoringError
 from inference.messages import error_status
+from inference.observed_image import ObservedCall
 from inference.shared_file import SharedFile
 
 ScoreFunction = Callable[[SharedFile, str], Awaitable[scoring_pb2.ImageScores]]
-"""Scores a file of a declared type. Raises ScoringError."""
+"""Scores a file of a declared type, and counts what comes of it. Raises ScoringError."""
 
 SLOWEST_BYTES = 32 * 1024  # a second: what comes slower, on the whole, is given up
 MAX_NAME_CHARACTERS = 256  # of a request_id or a media type
+_IDLE_STREAM = 10  # times what an image may keep us waiting
+_CANCEL_SECONDS = 0.1
+_LOOK_SECONDS = 1.0  # at most, between looks for what stalls
 
 
 @dataclass(frozen=True)
@@ -47,14 +51,17 @@ class BulkStream:
         *,
         max_images: int,
         idle_seconds: float,
-        failed: Callable[[ScoringError], None],
+        observed: ObservedCall,
+        draining: Callable[[], bool] = lambda: False,
     ) -> None:
         """At most `max_images` are worked on at once, and as many are in pieces at once.
 
-        Those are given up when nothing comes for `idle_seconds`. `failed` is told of each image
-        that is answered by an error.
+        Those are given up when nothing comes for `idle_seconds`. `observed` is told of each
+        image that does not get as far as `score`. The stream ends when there was nothing to do on
+        it for ten times `idle_seconds`, or is nothing while the service is `draining`.
         """
-        self._failed = failed
+        self._draining = draining
+        self._observed = observed
         self._score = score
         self._admission = admission
         self._sender = sender
@@ -84,6 +91,7 @@ class BulkStream:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
             for place in self._places:
+                self._observed.broken_off()
                 place.close()
 
     async def _read(self, messages: AsyncIterator[scoring_pb2.ScoreImagesRequest]) -> None:
@@ -100,6 +108,9 @@ class BulkStream:
                     await self._take(message, tasks)
                     self._listens_since = time.monotonic()
                 watch.cancel()
+                if self._open:
+                    # To us, a call that is cancelled first looks as if the client had half-closed.
+                    await asyncio.sleep(_CANCEL_SECONDS)
                 for request_id in list(self._open):
                     error = ScoringError(Reason.TRUNCATED, "its last piece never came")
                     await self._fail_open(request_id, error)
@@ -107,10 +118,22 @@ class BulkStream:
             raise errors.exceptions[0] from None
 
     async def _give_up_stalled(self, tasks: asyncio.TaskGroup) -> None:
-        """Gives up images in pieces when the client sends nothing; the stream may go on."""
+        """Gives up images in pieces when the client sends nothing; the stream may go on.
+
+        Raises ScoringError for a stream that has nothing to do, which would keep a place for
+        nothing, and the service from ending.
+        """
+        worked = time.monotonic()
         while True:
-            await asyncio.sleep(self._idle_seconds / 10)
-            idle = max(0.0, time.monotonic() - self._listens_since)
+            await asyncio.sleep(min(_LOOK_SECONDS, self._idle_seconds / 10))
+            now = time.monotonic()
+            if self._works():
+                worked = now
+            elif self._draining():
+                raise ScoringError(Reason.DRAINING, "the replica is shutting down")
+            elif now - max(worked, self._listens_since) > _IDLE_STREAM * self._idle_seconds:
+                raise ScoringError(Reason.UPLOAD_STALLED, "no image came for a long time")
+            idle = max(0.0, now - self._listens_since)
             for request_id, image in list(self._open.items()):
                 slow = self._behind + idle - image.began
                 if image.buffer is not None and max(idle, slow) > self._idle_seconds:
@@ -118,7 +141,13 @@ class BulkStream:
                     error = ScoringError(Reason.UPLOAD_STALLED, message)
                     # Not awaited: the reader must find all of this done, or nothing.
                     self._drop(request_id)
+                    self._observed.failed(error)
                     tasks.create_task(self._answer_error(request_id, error))
+
+    def _works(self) -> bool:
+        """Whether an image is on its way in or out, or waits for room."""
+        is_open = any(image.buffer is not None for image in self._open.values())
+        return bool(is_open or self._in_flight or self._listens_since == math.inf)
 
     async def _take(
         self, message: scoring_pb2.ScoreImagesRequest, tasks: asyncio.TaskGroup
@@ -150,19 +179,24 @@ class BulkStream:
             )
         if not request_id or request_id in self._open or request_id in self._in_flight:
             message = "every image in flight needs a request_id of its own"
-            await self._answer_error(request_id, ScoringError(Reason.INVALID_HEADER, message))
+            await self._refuse(request_id, ScoringError(Reason.INVALID_HEADER, message))
             return False
         if len(self._open) >= self._max_images:
             raise ScoringError(Reason.QUEUE_FULL, f"over {self._max_images} images in pieces")
         size = min(size, self._admission.max_image_bytes)
         if not self._open:  # a place in hand must not wait for another one
-            await self._admission.wait_for_room(self._sender, size)
+            try:
+                await self._admission.wait_for_room(self._sender, size)
+            except asyncio.CancelledError:
+                self._observed.broken_off()
+                raise
         place, buffer = ExitStack(), None
         try:
             buffer = place.enter_context(self._admission.image(self._sender, reserve=size))
         except ScoringError as error:
-            await self._answer_error(request_id, error)
-        self._places.add(place)
+            await self._refuse(request_id, error)
+        else:
+            self._places.add(place)
         self._open[request_id] = _OpenImage(media_type, place, buffer, self._behind)
         return True
 
@@ -174,7 +208,7 @@ class BulkStream:
             image.buffer.append(data)
         except ScoringError as error:
             self._drop(request_id)
-            await self._answer_error(request_id, error)
+            await self._refuse(request_id, error)
 
     async def _finish(self, request_id: str, tasks: asyncio.TaskGroup) -> None:
         """Hands a complete image over; waits while as many as allowed are worked on."""
@@ -205,7 +239,7 @@ class BulkStream:
         image = self._open.pop(request_id)
         self._give_up(image.place)
         if image.buffer is not None:
-            await self._answer_error(request_id, error)
+            await self._refuse(request_id, error)
 
     def _drop(self, request_id: str) -> None:
         """Gives an open image up of which further pieces are expected: they are let by."""
@@ -213,8 +247,12 @@ class BulkStream:
         self._give_up(image.place)
         self._open[request_id] = _OpenImage(image.media_type, ExitStack(), None, self._behind)
 
+    async def _refuse(self, request_id: str, error: ScoringError) -> None:
+        """Answers what was not scored."""
+        self._observed.failed(error)
+        await self._answer_error(request_id, error)
+
     async def _answer_error(self, request_id: str, error: ScoringError) -> None:
-        self._failed(error)
         status = error_status(error)
         await self._put(scoring_pb2.ScoreImagesResponse(request_id=request_id, error=status))
 

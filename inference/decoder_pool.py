@@ -125,6 +125,11 @@ class DecoderPool:
         return frozenset(process.pid for process in self._processes)
 
     @property
+    def count(self) -> int:
+        """How many decoders there are; may be asked from any thread."""
+        return len(self._processes)
+
+    @property
     def files(self) -> int:
         """How many files wait, or are being decoded."""
         return len(self._queue) + sum(self._working.values())
@@ -148,7 +153,7 @@ class DecoderPool:
         """The views of a file, until the block ends; `deadline` is a time of the event loop.
 
         Raises ScoringError as `Decoder.decode` does, or with DECODER_CRASHED, DECODER_TIMEOUT,
-        QUEUE_FULL or DEADLINE_EXCEEDED.
+        DECODER_KILLED, QUEUE_FULL or DEADLINE_EXCEEDED.
         """
         loop = asyncio.get_running_loop()
         result: asyncio.Future[DecodedFile] = loop.create_future()
@@ -255,8 +260,8 @@ class DecoderPool:
         except KilledError:
             self._metrics.count_decoder_restart("killed")
             if job.again:
-                message = "the decoder was killed, twice"
-                _fail(job, ScoringError(Reason.DECODER_CRASHED, message))
+                message = "the decoder was killed from outside, twice"
+                _fail(job, ScoringError(Reason.DECODER_KILLED, message))
             else:
                 self._again(replace(job, again=True))
         except ScoringError as error:

@@ -32,10 +32,12 @@ class Reason(Enum):
     UPLOAD_STALLED = auto()
     DRAINING = auto()
     ENCODER_FAILED = auto()
+    DECODER_KILLED = auto()
 
 
 REFUSALS = frozenset(
     {Reason.QUEUE_FULL, Reason.DEADLINE_EXCEEDED, Reason.DRAINING, Reason.ENCODER_FAILED}
+    | {Reason.DECODER_KILLED}
 )
 """Those that are no fault of the image or its sender: another replica might have an answer."""
 

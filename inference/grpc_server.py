@@ -36,8 +36,9 @@ class GrpcServer:
         self._health = health_service
         self._load_reports = load_reports
         self._server = grpc.aio.server(
-            # For calls that bring no image: streams that idle, probes. Admission counts images.
-            maximum_concurrent_rpcs=4 * settings.max_images + 1000,
+            # Well over what the service itself lets in, and answers better than gRPC would: probes
+            # and load reports must find room beside any number of calls that bring images.
+            maximum_concurrent_rpcs=4 * settings.max_images + _MAX_PENDING,
             options=_options(settings),
         )
         scoring_pb2_grpc.add_ScoringServiceServicer_to_server(scoring, self._server)

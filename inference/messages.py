@@ -43,6 +43,7 @@ STATUS_CODES = {
     Reason.UPLOAD_STALLED: _Code.DEADLINE_EXCEEDED,
     Reason.DRAINING: _Code.UNAVAILABLE,
     Reason.ENCODER_FAILED: _Code.INTERNAL,
+    Reason.DECODER_KILLED: _Code.INTERNAL,
 }
 """Which gRPC status code each reason travels under."""
 

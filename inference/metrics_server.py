@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from socketserver import TCPServer, ThreadingMixIn
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
@@ -21,7 +22,8 @@ from inference.metrics import Metrics
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-_REQUEST_SECONDS = 10.0
+_REQUEST_SECONDS = 10.0  # from the connection to the end of the answer
+_CONNECTIONS = 16  # at once, each with a thread
 
 Trouble = Callable[[], str | None]
 """Tells what is wrong, None if nothing is. Called in another thread."""
@@ -36,7 +38,38 @@ class Probes:
 
 
 class _Server(ThreadingMixIn, WSGIServer):
+    """Answers each connection in a thread, a few at once, and none for long."""
+
     daemon_threads = True
+
+    def __init__(self, *arguments: Any) -> None:
+        self._since: dict[socket.socket, float] = {}  # the open connections
+        self._lock = threading.Lock()
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            full = len(self._since) >= _CONNECTIONS
+            if not full:
+                self._since[request] = time.monotonic()
+        if full:
+            self.shutdown_request(request)
+        else:
+            super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._since.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Is called every now and then: breaks off what takes too long, whatever it waits for."""
+        latest = time.monotonic() - _REQUEST_SECONDS
+        with self._lock:
+            for request, since in self._since.items():
+                if since < latest:
+                    with suppress(OSError):  # it has ended just now
+                        request.shutdown(socket.SHUT_RDWR)
 
     def server_bind(self) -> None:
         # That of WSGIServer asks the resolver for the name of the address, which can take long.
@@ -49,8 +82,6 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = _REQUEST_SECONDS
-
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Says nothing: a scraper calls every few seconds."""
 

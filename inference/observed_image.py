@@ -1,4 +1,4 @@
-"""What becomes of one image, counted."""
+"""What becomes of each image, counted."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ _REFUSED = (
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.UNAVAILABLE,
 )
+_AT_THE_END = 0.1  # of a call's time
 
 
 def outcome_of(reason: Reason) -> Outcome:
@@ -26,15 +27,42 @@ def outcome_of(reason: Reason) -> Outcome:
     return "refused" if STATUS_CODES[reason] in _REFUSED else "failed"
 
 
-@contextmanager
-def observed_image(metrics: Metrics, begun: float) -> Iterator[None]:
-    """Counts the image that the block scores; its call began at the time.monotonic() `begun`."""
-    try:
-        yield
-    except ScoringError as error:
-        metrics.count_unscored(outcome_of(error.reason), error.reason)
-        raise
-    except asyncio.CancelledError:
-        metrics.count_unscored("cancelled")
-        raise
-    metrics.count_scored(time.monotonic() - begun)
+class ObservedCall:
+    """Counts what becomes of the images of one call."""
+
+    def __init__(self, metrics: Metrics, begun: float, deadline: float) -> None:
+        """Both are times of time.monotonic()."""
+        self._metrics = metrics
+        self._begun, self._deadline = begun, deadline
+
+    @contextmanager
+    def image(self, begun: float) -> Iterator[None]:
+        """Counts the image that the block scores; what it counts as taking is from `begun` on."""
+        try:
+            yield
+        except ScoringError as error:
+            self.failed(error)
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            self.broken_off()
+            raise
+        except BaseException:
+            self._metrics.count_unscored("failed")
+            raise
+        self._metrics.count_scored(time.monotonic() - begun)
+
+    def failed(self, error: ScoringError) -> None:
+        """An image ended with an error."""
+        self._metrics.count_unscored(outcome_of(error.reason), error.reason)
+
+    def broken_off(self) -> None:
+        """An image ended with its call, which was cancelled.
+
+        Who calls cancels a little before our deadline, because its own was the same: that is no
+        caller who does not want the answer any more.
+        """
+        left = self._deadline - time.monotonic()
+        if left < _AT_THE_END * (self._deadline - self._begun):
+            self._metrics.count_unscored("refused", Reason.DEADLINE_EXCEEDED)
+        else:
+            self._metrics.count_unscored("cancelled")

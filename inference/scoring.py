@@ -24,7 +24,10 @@ from inference.shared_file import SharedFile
 from inference.work_queue import Priority, QueueFullError
 from telemetry.tracing import span
 
-_PASSING = (Reason.QUEUE_FULL, Reason.DEADLINE_EXCEEDED, Reason.ENCODER_FAILED)
+_PASSING = (
+    *(Reason.QUEUE_FULL, Reason.DEADLINE_EXCEEDED, Reason.ENCODER_FAILED),
+    Reason.DECODER_KILLED,
+)
 
 
 @dataclass(frozen=True)

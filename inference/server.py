@@ -45,6 +45,7 @@ from telemetry.logs import configure_logs
 from telemetry.tracing import tracing
 
 _SPARE = 0.2  # of the time that a call has left: for what estimates don't know
+_UNREADY_SECONDS = 5.0  # without the event loop
 _CLOSE_SECONDS = 2.0  # that a pass may still take, when its callers are gone
 
 log = logging.getLogger("inference")
@@ -161,7 +162,7 @@ async def _serve(
     metrics.watch_service(
         images=lambda: admission.images,
         image_bytes=lambda: admission.bytes,
-        decoders=lambda: len(decoders.pids),
+        decoders=lambda: decoders.count,
     )
     service = ScoringService(
         scorer,
@@ -169,6 +170,7 @@ async def _serve(
         model,
         _limits(settings),
         stream_images=settings.stream_images,
+        max_streams=settings.max_images,
         idle_seconds=settings.idle_seconds,
         load=load,
         metrics=metrics,
@@ -183,10 +185,10 @@ async def _serve(
         await decoders.close()
         return 2
     await health.serve()
-    probes.live = lambda: health.objection(LIVENESS)
-    probes.ready = lambda: health.objection(SERVICE_NAME)
-    await server.start()
     wedge.start()
+    probes.live = lambda: health.objection(LIVENESS) or wedge.objection()
+    probes.ready = lambda: health.objection(SERVICE_NAME) or wedge.objection(_UNREADY_SECONDS)
+    await server.start()
     log.info("listening on %s", settings.listen)
 
     await _signal()

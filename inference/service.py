@@ -27,7 +27,7 @@ from inference.messages import (
     parse_options,
 )
 from inference.metrics import Metrics
-from inference.observed_image import observed_image, outcome_of
+from inference.observed_image import ObservedCall
 from inference.scoring import Scorer, ScoringOptions
 from inference.shared_file import SharedFile
 from inference.work_queue import Priority
@@ -53,11 +53,12 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         limits: scoring_pb2.Limits,
         *,
         stream_images: int,
+        max_streams: int,
         idle_seconds: float,
         metrics: Metrics,
         load: Load | None = None,
     ) -> None:
-        """`load` is told of every answer."""
+        """At most `max_streams` of ScoreImages are open; `load` is told of every answer."""
         self._metrics = metrics
         self._scorer = scorer
         self._admission = admission
@@ -75,6 +76,8 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         self._parsed = parsed
         self._load = load or Load()
         self._draining = False
+        self._max_streams = max_streams
+        self._streams = 0
         self.calls = 0
         """How many calls bring images, or wait for their scores."""
 
@@ -110,7 +113,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         begun, deadline = time.monotonic(), _deadline(context)
         try:
             with (
-                observed_image(self._metrics, begun),
+                ObservedCall(self._metrics, begun, deadline).image(begun),
                 server_span("ScoreImage", _headers(context)),
                 self._running(),
                 self._counted(),
@@ -138,19 +141,21 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
     ) -> AsyncIterator[scoring_pb2.ScoreImagesResponse]:
         """See scoring.proto."""
         try:
-            with self._running():
+            with self._running(), self._stream():
                 header = (await self._first(request_iterator)).header
                 options = self._options(header.options, Priority.BULK)
                 deadline, headers = _deadline(context), _headers(context)
+                observed = ObservedCall(self._metrics, time.monotonic(), deadline)
 
                 async def score(file: SharedFile, media_type: str) -> scoring_pb2.ImageScores:
-                    begun = time.monotonic()
-                    with server_span("ScoreImages", headers), self._counted():
+                    with (
+                        observed.image(time.monotonic()),
+                        server_span("ScoreImages", headers),
+                        self._counted(),
+                    ):
                         if self._draining:
                             raise ScoringError(Reason.DRAINING, "the replica is shutting down")
-                        scores = await self._score(file, media_type, options, deadline)
-                    self._metrics.count_scored(time.monotonic() - begun)
-                    return scores
+                        return await self._score(file, media_type, options, deadline)
 
                 stream = BulkStream(
                     score,
@@ -158,9 +163,8 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
                     _sender(options),
                     max_images=self._stream_images,
                     idle_seconds=self._idle_seconds,
-                    failed=lambda error: self._metrics.count_unscored(
-                        outcome_of(error.reason), error.reason
-                    ),
+                    observed=observed,
+                    draining=lambda: self._draining,
                 )
                 async for response in stream.responses(request_iterator):
                     yield response
@@ -174,6 +178,17 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             yield
         finally:
             self.calls -= 1
+
+    @contextlib.contextmanager
+    def _stream(self) -> Iterator[None]:
+        """A place for a ScoreImages stream, whether it has images or not. Raises ScoringError."""
+        if self._streams >= self._max_streams:
+            raise ScoringError(Reason.QUEUE_FULL, "the service has as many streams as it takes")
+        self._streams += 1
+        try:
+            yield
+        finally:
+            self._streams -= 1
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 import ssl
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+
+_RETRY_SECONDS = 1.0
 
 log = logging.getLogger("inference")
 
@@ -43,9 +47,12 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
 class _Reader:
     """Reads the files when one of them is another than it was, or lies elsewhere."""
 
-    def __init__(self, files: TlsFiles) -> None:
+    def __init__(self, files: TlsFiles, clock: Callable[[], float] = time.monotonic) -> None:
         self._files = files
+        self._clock = clock
         self._seen: object = None
+        self._refused: object = None  # what was warned of
+        self._retry_at = 0.0
         self._lock = threading.Lock()  # gRPC calls from threads of its own
 
     def first(self) -> grpc.ServerCertificateConfiguration:
@@ -56,24 +63,31 @@ class _Reader:
     def changed(self) -> grpc.ServerCertificateConfiguration | None:
         """What the files hold, if they were changed and fit together; else None.
 
-        What does not is warned of once, and the old files stay in force.
+        What does not is warned of once, and tried again each second: what keeps a file from being
+        read may pass without a change to it. Until then the old files stay in force.
         """
         with self._lock:
+            found: object = None
             try:
                 # Before they are read: a change in between is then found the next time.
-                found: object = self._look()
-            except OSError as error:
-                found = str(error)
-            if found == self._seen:
-                return None
-            self._seen = found
-            try:
+                found = self._look()
+                if found == self._seen:
+                    return None
+                if found == self._refused and self._clock() < self._retry_at:
+                    return None
                 configuration = self._configuration()
             except OSError as error:
-                log.warning("the old TLS files stay in force: %s", error)
+                self._refuse(found if found is not None else str(error), error)
                 return None
+            self._seen, self._refused = found, None
             log.info("new TLS files are in force: %s", self._files.certificate)
             return configuration
+
+    def _refuse(self, found: object, error: OSError) -> None:
+        self._retry_at = self._clock() + _RETRY_SECONDS
+        if found != self._refused:
+            self._refused = found
+            log.warning("the old TLS files stay in force: %s", error)
 
     def _look(self) -> list[tuple[int, int, int]]:
         looks = [path.stat() for path in self._files.paths]

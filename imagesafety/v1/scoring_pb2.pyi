@@ -56,12 +56,16 @@ Those that gRPC gives carry none: a deadline that passed, a message over the lim
                                           on the whole, or as it can do before the call's deadline;
                                           try another replica, or later
   DEADLINE_EXCEEDED    DEADLINE_EXCEEDED  the call's deadline passed, or can't be met
-                       UPLOAD_STALLED     the rest of the image did not come
+                       UPLOAD_STALLED     the rest of the image did not come, or no image on a stream
   UNAVAILABLE          DRAINING           the replica is shutting down; try another one (only
-                                          for images that a ScoreImages stream still brings)
+                                          for images that a ScoreImages stream still brings,
+                                          and for streams without any)
   INTERNAL             ENCODER_FAILED     the model failed on this image
+                       DECODER_KILLED     something outside killed its decoders, such as a machine
+                                          that has too little memory
 
-Of these, only QUEUE_FULL and DRAINING (and UNAVAILABLE in general) are worth a retry.
+Of these, QUEUE_FULL and DRAINING (and UNAVAILABLE in general) are worth a retry, and those that
+are INTERNAL are worth one on another replica.
 """
 
 from collections import abc as _abc
@@ -404,7 +408,7 @@ class ScoringOptions(_message.Message):
     client: _builtins.str
     """For whom this is, such as the name of a server or tenant; may be empty. Within a priority, what
     waits is shared out fairly between these, so that a flood from one keeps no other waiting. Of
-    each, the service takes only so many images at once.
+    each, the service takes only so many images and bytes at once.
     """
     return_perceptual_hashes: _builtins.bool
     """Whether to return perceptual hashes of the pictures as well."""
@@ -652,8 +656,8 @@ class ImageScores(_message.Message):
     decode them all.
     """
     partial_reason: _builtins.str
-    """If it is partial for a cause that may pass, that cause: QUEUE_FULL, DEADLINE_EXCEEDED or
-    ENCODER_FAILED. The same call may see all of the file another time.
+    """If it is partial for a cause that may pass, that cause: QUEUE_FULL, DEADLINE_EXCEEDED,
+    ENCODER_FAILED or DECODER_KILLED. The same call may see all of the file another time.
     """
     @_builtins.property
     def views(self) -> _containers.RepeatedCompositeFieldContainer[Global___View]:

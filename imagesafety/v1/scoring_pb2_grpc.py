@@ -76,9 +76,12 @@ class ScoringServiceServicer:
         the order in which they finish, each with the request_id of its image. What goes wrong with an
         image is the error of that image's response and never ends the stream. The service reads on as
         fast as it works and has room, so a client may write without counting, as long as it reads the
-        responses meanwhile. Only messages that are not as agreed end the stream with an error: a second
+        responses meanwhile. Messages that are not as agreed end the stream with an error: a second
         header, a message without a part, a name over 256 characters, over 32 images in pieces at once
-        (unless the service is set otherwise).
+        (unless the service is set otherwise). So does a service that has as many streams as it takes
+        (QUEUE_FULL, at once), and a stream on which there is nothing to do: after a long time (100 s,
+        unless the service is set otherwise) with UPLOAD_STALLED, and when the replica shuts down with
+        DRAINING. An image that was sent just then and is not answered was not looked at.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

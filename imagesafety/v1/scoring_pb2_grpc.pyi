@@ -56,12 +56,16 @@ Those that gRPC gives carry none: a deadline that passed, a message over the lim
                                           on the whole, or as it can do before the call's deadline;
                                           try another replica, or later
   DEADLINE_EXCEEDED    DEADLINE_EXCEEDED  the call's deadline passed, or can't be met
-                       UPLOAD_STALLED     the rest of the image did not come
+                       UPLOAD_STALLED     the rest of the image did not come, or no image on a stream
   UNAVAILABLE          DRAINING           the replica is shutting down; try another one (only
-                                          for images that a ScoreImages stream still brings)
+                                          for images that a ScoreImages stream still brings,
+                                          and for streams without any)
   INTERNAL             ENCODER_FAILED     the model failed on this image
+                       DECODER_KILLED     something outside killed its decoders, such as a machine
+                                          that has too little memory
 
-Of these, only QUEUE_FULL and DRAINING (and UNAVAILABLE in general) are worth a retry.
+Of these, QUEUE_FULL and DRAINING (and UNAVAILABLE in general) are worth a retry, and those that
+are INTERNAL are worth one on another replica.
 """
 
 from collections import abc as _abc
@@ -110,9 +114,12 @@ class ScoringServiceStub:
     the order in which they finish, each with the request_id of its image. What goes wrong with an
     image is the error of that image's response and never ends the stream. The service reads on as
     fast as it works and has room, so a client may write without counting, as long as it reads the
-    responses meanwhile. Only messages that are not as agreed end the stream with an error: a second
+    responses meanwhile. Messages that are not as agreed end the stream with an error: a second
     header, a message without a part, a name over 256 characters, over 32 images in pieces at once
-    (unless the service is set otherwise).
+    (unless the service is set otherwise). So does a service that has as many streams as it takes
+    (QUEUE_FULL, at once), and a stream on which there is nothing to do: after a long time (100 s,
+    unless the service is set otherwise) with UPLOAD_STALLED, and when the replica shuts down with
+    DRAINING. An image that was sent just then and is not answered was not looked at.
     """
     DescribeModel: _grpc.UnaryUnaryMultiCallable[_scoring_pb2.DescribeModelRequest, _scoring_pb2.DescribeModelResponse]
     """Tells which model answers, and the limits of this service."""
@@ -138,9 +145,12 @@ class ScoringServiceAsyncStub(ScoringServiceStub):
     the order in which they finish, each with the request_id of its image. What goes wrong with an
     image is the error of that image's response and never ends the stream. The service reads on as
     fast as it works and has room, so a client may write without counting, as long as it reads the
-    responses meanwhile. Only messages that are not as agreed end the stream with an error: a second
+    responses meanwhile. Messages that are not as agreed end the stream with an error: a second
     header, a message without a part, a name over 256 characters, over 32 images in pieces at once
-    (unless the service is set otherwise).
+    (unless the service is set otherwise). So does a service that has as many streams as it takes
+    (QUEUE_FULL, at once), and a stream on which there is nothing to do: after a long time (100 s,
+    unless the service is set otherwise) with UPLOAD_STALLED, and when the replica shuts down with
+    DRAINING. An image that was sent just then and is not answered was not looked at.
     """
     DescribeModel: _aio.UnaryUnaryMultiCallable[_scoring_pb2.DescribeModelRequest, _scoring_pb2.DescribeModelResponse]  # type: ignore[assignment]
     """Tells which model answers, and the limits of this service."""
@@ -175,9 +185,12 @@ class ScoringServiceServicer(metaclass=_abc_1.ABCMeta):
         the order in which they finish, each with the request_id of its image. What goes wrong with an
         image is the error of that image's response and never ends the stream. The service reads on as
         fast as it works and has room, so a client may write without counting, as long as it reads the
-        responses meanwhile. Only messages that are not as agreed end the stream with an error: a second
+        responses meanwhile. Messages that are not as agreed end the stream with an error: a second
         header, a message without a part, a name over 256 characters, over 32 images in pieces at once
-        (unless the service is set otherwise).
+        (unless the service is set otherwise). So does a service that has as many streams as it takes
+        (QUEUE_FULL, at once), and a stream on which there is nothing to do: after a long time (100 s,
+        unless the service is set otherwise) with UPLOAD_STALLED, and when the replica shuts down with
+        DRAINING. An image that was sent just then and is not answered was not looked at.
         """
 
     @_abc_1.abstractmethod

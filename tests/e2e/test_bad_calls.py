@@ -22,7 +22,7 @@ from tests.e2e.calls import (
     piece,
 )
 from tests.e2e.conftest import Pair
-from tests.e2e.processes import inference, off_loop, resident_bytes
+from tests.e2e.processes import inference, is_serving, off_loop, resident_bytes
 from tests.media import drawn, still
 
 BAD = still(drawn(("red", "triangle"), size=100))
@@ -114,6 +114,24 @@ async def test_a_stream_without_a_header_is_cut_off(impatient: str) -> None:
             assert await asyncio.wait_for(call.code(), 8) is CODE.DEADLINE_EXCEEDED
         finally:
             call.cancel()
+
+
+async def test_streams_without_images_push_out_nobody() -> None:
+    """Neither probes nor uploads, however many there are."""
+    flags = ("--max-images", "4")
+    async with off_loop(inference(*flags)) as service, caller(service.address) as bad:
+        streams = [bad.stub.ScoreImages() for _ in range(4)]
+        for stream in streams:
+            await stream.write(bulk_header())
+        more = [bad.stub.ScoreImages() for _ in range(2000)]
+        codes = await asyncio.gather(*(stream.code() for stream in more))
+        assert Counter(codes) == {CODE.RESOURCE_EXHAUSTED: 2000}
+        assert await asyncio.to_thread(is_serving, service.address)
+        assert (await bad.score(BAD)).code is CODE.OK
+        await streams[0].write(piece("still here", BAD, last=True))
+        assert await anext(bulk_answers(streams[0])) == ("still here", "scores")
+        for stream in streams:
+            stream.cancel()
 
 
 async def test_single_bytes_are_an_image_too(pair: Pair) -> None:

@@ -40,7 +40,12 @@ async def test_streams_that_never_end_end_with_the_service() -> None:
         idle = reflection.ServerReflectionInfo()  # type: ignore[operator]
         await idle.write(reflection_pb2.ServerReflectionRequest(list_services=""))
         await idle.read()
+        bulk = caller.stub.ScoreImages()
+        await bulk.write(bulk_header())
+        await bulk.write(piece("only", BAD, last=True))
+        assert await anext(bulk_answers(bulk)) == ("only", "scores")
         await told_to_stop(service)
+        assert await bulk.code() is CODE.UNAVAILABLE
         assert await asyncio.to_thread(service.process.wait, 60) == 0
         for watch in watches[:2]:
             assert (await watch.read()).status == NOT_SERVING
@@ -60,10 +65,13 @@ async def test_running_calls_finish_and_further_images_are_refused() -> None:
         await stream.write(bulk_header())
         await stream.write(piece("before", BAD, last=True))
         assert await anext(answers) == ("before", "scores")
+        await stream.write(piece("begun", BAD[:half]))
         await told_to_stop(service)
 
         await stream.write(piece("after", BAD, last=True))
         assert await anext(answers) == ("after", "DRAINING")
+        await stream.write(piece("begun", BAD[half:], last=True))
+        assert await anext(answers) == ("begun", "DRAINING")
         await stream.done_writing()
         assert [answer async for answer in answers] == []
         ends = await asyncio.gather(*(ended(call, [Request(chunk=BAD[half:])]) for call in calls))

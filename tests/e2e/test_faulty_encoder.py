@@ -110,7 +110,11 @@ async def test_what_is_too_much_is_refused_before_it_costs_a_pass(slow: Faulty) 
         codes = Counter((end.code, end.reason) for end in ends)
         done = codes[CODE.OK, ""]
         assert 1 <= done <= 10
-        assert codes[CODE.RESOURCE_EXHAUSTED, "QUEUE_FULL"] >= 28, codes
+        # The one when too much is ahead, the other when time has run out meanwhile.
+        full = CODE.RESOURCE_EXHAUSTED, "QUEUE_FULL"
+        late = CODE.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"
+        assert codes[full] >= 15, codes
+        assert codes[full] + codes[late] >= 28, codes
         assert slow.passes() <= before + done + 1
         # Again, when it is seen at the header.
         busy = asyncio.gather(*(caller.score(BAD, seconds=20) for _ in range(10)))

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.e2e.calls import Caller, bulk_answers, bulk_header, header, piece
 from tests.e2e.pict_rs import post
 from tests.e2e.processes import fetch, free_port, gateway, inference, is_alive, wait_until
 from tests.media import drawn, still
@@ -26,6 +28,7 @@ ENDINGS = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("_total",)}
 
 @dataclass(frozen=True)
 class Watched:
+    inference: str
     gateway: str
     gateway_metrics: str
     inference_metrics: str
@@ -52,7 +55,8 @@ def watched() -> Iterator[Watched]:
         inference("--metrics-listen", metrics) as scoring,
         gateway(scoring.address, "--repeats", "false") as http,
     ):
-        yield Watched(http.address, f"http://{http.admin}/metrics", f"http://{metrics}/metrics")
+        pages = f"http://{http.admin}/metrics", f"http://{metrics}/metrics"
+        yield Watched(scoring.address, http.address, *pages)
 
 
 def documented() -> dict[str, tuple[str, frozenset[str]]]:
@@ -178,6 +182,39 @@ async def test_what_happens_to_an_upload_is_counted(watched: Watched) -> None:
     for empty in ("uploads_in_flight", "images_in_flight", "image_bytes_in_flight"):
         assert watched.value(f"imagesafety_{empty}") == 0
     assert watched.value("imagesafety_queue_images") == 0
+
+
+async def test_images_whose_call_is_out_of_time_are_counted_as_late(watched: Watched) -> None:
+    def late() -> float:
+        return watched.value("imagesafety_images_total", reason="DEADLINE_EXCEEDED")
+
+    before = late()
+    async with Caller(watched.inference) as caller:
+        call = caller.stub.ScoreImage(timeout=1)
+        await call.write(header())
+        stream = caller.stub.ScoreImages(timeout=1)
+        await stream.write(bulk_header())
+        await stream.write(piece("half", BAD[:100]))
+        for code in (call.code(), stream.code()):
+            assert await code is grpc.StatusCode.DEADLINE_EXCEEDED
+        await asyncio.to_thread(wait_until, lambda: late() == before + 2, "both", 10)
+
+
+async def test_images_whose_call_is_cancelled_are_counted(watched: Watched) -> None:
+    def cancelled() -> float:
+        return watched.value("imagesafety_images_total", outcome="cancelled")
+
+    before = cancelled()
+    async with Caller(watched.inference) as caller:
+        stream = caller.stub.ScoreImages(timeout=60)
+        await stream.write(bulk_header())
+        await stream.write(piece("whole", BAD, last=True))
+        assert await anext(bulk_answers(stream)) == ("whole", "scores")
+        await stream.write(piece("half", BAD[:100]))
+        in_flight = lambda: watched.value("imagesafety_images_in_flight") == 1  # noqa: E731
+        await asyncio.to_thread(wait_until, in_flight, "the image", 10)
+        stream.cancel()
+        await asyncio.to_thread(wait_until, lambda: cancelled() == before + 1, "its end", 10)
 
 
 def test_probes_hear_that_the_model_is_being_loaded() -> None:

@@ -96,6 +96,7 @@ def test_a_partial_file_is_let_in_where_undecodable_ones_are() -> None:
         ("QUEUE_FULL", Cause.OVERLOAD),
         ("DEADLINE_EXCEEDED", Cause.DEADLINE),
         ("ENCODER_FAILED", Cause.ERROR),
+        ("DECODER_KILLED", Cause.ERROR),
     ],
 )
 @pytest.mark.parametrize("partial", list(Partial))
@@ -139,6 +140,7 @@ def test_scores_of_another_model_or_without_meaning_are_an_error(unusable: Image
         (CODE.UNAVAILABLE, "", Cause.UNAVAILABLE, 200, 503),
         (CODE.DEADLINE_EXCEEDED, "", Cause.DEADLINE, 200, 503),
         (CODE.INTERNAL, "ENCODER_FAILED", Cause.ERROR, 200, 503),
+        (CODE.INTERNAL, "DECODER_KILLED", Cause.ERROR, 200, 503),
         (CODE.UNKNOWN, "", Cause.ERROR, 200, 503),
     ],
 )

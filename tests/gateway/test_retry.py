@@ -26,6 +26,7 @@ Code = grpc.StatusCode
         (Code.RESOURCE_EXHAUSTED, "QUEUE_FULL", Failure.OVERLOAD),
         (Code.RESOURCE_EXHAUSTED, "", Failure.OVERLOAD),
         (Code.INTERNAL, "ENCODER_FAILED", Failure.ERROR),
+        (Code.INTERNAL, "DECODER_KILLED", Failure.ERROR),
         # What no replica can do in time, and what is the file's fault or ours.
         (Code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", None),
         (Code.DEADLINE_EXCEEDED, "", None),

@@ -201,6 +201,22 @@ async def test_a_process_that_dies_while_it_is_idle_costs_nothing() -> None:
         assert len(pool.pids) <= 2
 
 
+@pytest.mark.usefixtures("faults")
+async def test_a_file_whose_decoders_are_killed_from_outside_is_not_at_fault() -> None:
+    """Nor does it get a third one, in case that it is."""
+    async with pool_of() as pool:
+        answer = asyncio.create_task(reason(pool, b"fault:sleep"))
+        killed = set[int]()
+        while not answer.done():
+            if pool._working:
+                killed |= pool.pids
+                os.kill(max(pool.pids), signal.SIGKILL)
+            await asyncio.sleep(0.05)
+        assert await answer is Reason.DECODER_KILLED
+        assert len(killed) <= 4  # one may have been killed before it had the file
+        assert (await decode(pool, GOOD)).views
+
+
 async def test_a_file_that_a_dead_process_could_not_take_is_handed_over_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -230,6 +246,7 @@ async def test_signals_to_the_whole_group_leave_the_decoders_to_the_service() ->
             os.kill(min(before), number)
             assert (await decode(pool, GOOD)).views
         assert pool.pids == before
+        assert pool.count == 1
 
 
 async def test_a_cancelled_caller_leaves_the_processes_alone() -> None:

@@ -31,6 +31,36 @@ async def test_what_is_announced() -> None:
     assert announced.empty()
 
 
+async def test_other_threads_are_told_though_the_event_loop_is_stuck() -> None:
+    now = seconds = 0.0
+    announced: asyncio.Queue[bool] = asyncio.Queue()
+    watch = WedgeWatch(lambda: seconds, 60.0, announced.put, lambda: now)
+    watch.start()
+    now = 59.0  # and the loop had no turn
+    assert watch.objection() is None
+    assert watch.objection(5.0) == "the event loop has not come back for 59 s"
+    now = 60.0
+    assert watch.objection() == "the event loop has not come back for 60 s"
+    seconds = 60.0
+    assert watch.objection() == "the device does not come back"
+    assert announced.empty()
+    await watch.close()
+
+
+async def test_the_event_loop_shows_that_it_is_there() -> None:
+    now = seconds = 0.0
+    announced: asyncio.Queue[bool] = asyncio.Queue()
+    watch = WedgeWatch(lambda: seconds, 0.02, announced.put, lambda: now)
+    watch.start()
+    now = 100.0
+    assert watch.objection(5.0)
+    seconds = 1.0
+    await asyncio.wait_for(announced.get(), 10)  # it has looked when it tells of this
+    seconds = 0.0
+    assert watch.objection(5.0) is None
+    await watch.close()
+
+
 class Stuck:
     """An encoder that comes back when it is told to."""
 
@@ -53,7 +83,7 @@ class Stuck:
 @pytest.mark.parametrize("texts", [True, False])
 async def test_a_thread_knows_for_how_long_its_call_runs(texts: bool) -> None:
     encoder, busy = Stuck(), list[bool]()
-    thread = EncoderThread(encoder, busy.append)  # type: ignore[arg-type]
+    thread = EncoderThread(encoder, on_busy=busy.append)  # type: ignore[arg-type]
     assert thread.running_for() == 0
     encode = thread.encode_texts if texts else thread.encode_images
     call = asyncio.create_task(encode([b""]))  # type: ignore[list-item]

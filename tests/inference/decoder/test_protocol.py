@@ -49,7 +49,10 @@ text = st.text(st.characters(categories=["L", "N", "P"]), max_size=300)
 facts = st.builds(Facts, text, counts, counts, counts, counts, times, text)
 FACTS: list[object] = ["image/png", 200, 140, 1, 1, 0.5, "why"]
 WRONG: list[object] = [None, [], {}, math.nan, math.inf, -1, -0.5, 10**400, -(10**400), "", "7"]
-OF_THE_SERVICE = {Reason.QUEUE_FULL, Reason.DRAINING, Reason.ENCODER_FAILED, Reason.INVALID_HEADER}
+OF_THE_SERVICE = {
+    *(Reason.QUEUE_FULL, Reason.DRAINING, Reason.INVALID_HEADER),
+    *(Reason.ENCODER_FAILED, Reason.DECODER_KILLED),
+}
 
 
 def read_from(stored: bytes, count: int, view_bytes: int) -> StoredViews:
