@@ -194,7 +194,7 @@ async def test_a_burst_of_5000_calls_is_answered_in_bounded_memory(pair: Pair) -
     assert most < before + 128 * MIB
     counts = Counter(end.code for end in ends)
     assert set(counts) <= {CODE.OK, CODE.RESOURCE_EXHAUSTED, CODE.DEADLINE_EXCEEDED}, counts
-    assert counts[CODE.OK] >= 256, counts  # as many as there are places
+    assert counts[CODE.OK] >= 192, counts  # as many as one client has places
 
 
 async def test_a_client_has_a_quota_and_others_still_find_room() -> None:
