@@ -359,6 +359,14 @@ def test_autoscalers_have_a_target_whose_replicas_are_theirs(combination: Combin
         assert "replicas" not in found.one("Deployment", target)["spec"]
 
 
+@pytest.mark.parametrize("file", ["hpa/prometheus-adapter.yaml", "keda/scaled-object.yaml"])
+def test_autoscalers_leave_bulk_work_out(file: str) -> None:
+    text = (K8S / "components" / file).read_text()
+    queries = re.findall(r"imagesafety_batch_wait_seconds_\w+\{(.*?)\}", text)
+    assert len(queries) >= 2
+    assert all('priority="interactive"' in query for query in queries)
+
+
 @all_combinations
 def test_services_are_run_from_images_of_the_same_release(combination: Combination) -> None:
     tags = {
