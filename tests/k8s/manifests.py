@@ -29,6 +29,8 @@ OTHER_VARIABLES = re.compile(
     r"OTEL_(TRACES_EXPORTER|EXPORTER_OTLP_(PROTOCOL|ENDPOINT)|SERVICE_NAME)"
     r"|HF_(HOME|HUB_OFFLINE)|MODEL|PICTRS__MEDIA__EXTERNAL_VALIDATION"
 )
+# Of inference without what is bounded by settings, and at its start while `auto` measures ViT-L-14.
+INFERENCE_BYTES, CHOICE_BYTES = 1.5 * 2**30, 8 * 2**30
 UNITS = {"": 1.0, "m": 1e-3, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
 
 
@@ -116,6 +118,13 @@ def read_settings(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) 
     for name in environment:
         monkeypatch.delenv(name)
     return read
+
+
+def inference_needs(settings: InferenceSettings) -> float:
+    """Bytes that it may take: decoders and uploads come only when a backend was chosen."""
+    decoding = settings.decode_workers * settings.decode_memory
+    serving = decoding + settings.max_bytes_in_flight + INFERENCE_BYTES
+    return max(serving, CHOICE_BYTES if settings.backend == "auto" else 0)
 
 
 def matches(selector: Document, labels: dict[str, str]) -> bool:
