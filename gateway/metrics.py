@@ -16,7 +16,7 @@ from gateway.ledger.record import Timings
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
-_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16)
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 6, 8, 16)
 _STAGES = ("upload", "score", "decode", "encode")  # of Timings
 _WRITE_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 2)
 

@@ -144,16 +144,17 @@ class Batcher:
         """Tells what has waited for the batch; the span of its forward pass, if one is wanted."""
         tickets = dict.fromkeys(part.ticket for part in batch.parts)
         callers = {ticket: self._callers[ticket] for ticket in tickets if ticket in self._callers}
-        waits = []
+        waits: dict[Priority, float] = {}
         for ticket, caller in callers.items():
             if caller.began is None:
                 caller.began = now
                 self._metrics.device_queue.leave(ticket, caller.priority)
-                waits.append(now - caller.came)
-                self._metrics.observe_stage("queue_wait", waits[-1])
-                add_past_span("queue", caller.span, waits[-1])
-        if waits:
-            self._metrics.batch_wait_seconds.observe(max(waits))
+                waited = now - caller.came
+                waits[caller.priority] = max(waited, waits.get(caller.priority, 0.0))
+                self._metrics.observe_stage("queue_wait", waited)
+                add_past_span("queue", caller.span, waited)
+        for priority, waited in waits.items():
+            self._metrics.observe_batch_wait(priority, waited)
         self._metrics.batch_views.observe(len(batch.parts))
         made = shared_span("batch", (caller.span for caller in callers.values()))
         if made is not None:

@@ -9,9 +9,11 @@ from collections.abc import Awaitable, Callable
 import numpy as np
 
 from inference.encoder import Embeddings
+from inference.serving_status import Trouble
 
 _SUSPICIOUS = 3  # failures in a row, after which the device is tried with a picture of our own
 _SECONDS = 5.0  # between such tries, while they fail
+_LOST = 12  # tries that fail in a row, a minute of them: most errors of CUDA stay with a process
 
 log = logging.getLogger("inference")
 
@@ -25,9 +27,9 @@ class DeviceHealth:
     def __init__(
         self,
         try_device: Callable[[], Awaitable[Embeddings]],
-        announce: Callable[[bool], Awaitable[None]],
+        announce: Callable[[Trouble, bool], Awaitable[None]],
     ) -> None:
-        """`try_device` encodes a blank picture; `announce` is told when the answer changes."""
+        """`try_device` encodes a blank picture; `announce` is told whether a trouble holds."""
         self._try_device = try_device
         self._announce = announce
         self._failures = 0
@@ -50,15 +52,22 @@ class DeviceHealth:
             await asyncio.gather(self._trying, return_exceptions=True)
 
     async def _try_until_it_works(self) -> None:
-        works = await self._works()
-        if not works:
+        if not await self._works():
             log.error("the device fails: not serving until it works again")
-            await self._announce(False)
-            while not works:
+            await self._announce(Trouble.DEVICE_FAILS, True)
+            tries = 1
+            while True:
                 await asyncio.sleep(_SECONDS)
-                works = await self._works()
+                if await self._works():
+                    break
+                tries += 1
+                if tries == _LOST:
+                    log.error("the device still fails: this process should be started anew")
+                    await self._announce(Trouble.DEVICE_LOST, True)
             log.warning("the device works again")
-            await self._announce(True)
+            if tries >= _LOST:
+                await self._announce(Trouble.DEVICE_LOST, False)
+            await self._announce(Trouble.DEVICE_FAILS, False)
         self._failures = 0
         self._trying = None
 

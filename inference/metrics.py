@@ -70,11 +70,14 @@ class Metrics:
         self.batch_seconds = self._histogram(
             "imagesafety_batch_seconds", "How long one forward pass took.", _BATCH_SECONDS
         )
-        self.batch_wait_seconds = self._histogram(
+        waits = Histogram(
             "imagesafety_batch_wait_seconds",
-            "How long the first image of a forward pass had waited for it.",
-            _BATCH_SECONDS,
+            "How long the first image of a priority in a forward pass had waited for it.",
+            ("priority",),
+            buckets=_BATCH_SECONDS,
+            registry=self.registry,
         )
+        self._batch_waits = {priority: waits.labels(priority.name.lower()) for priority in Priority}
         self._restarts = Counter(
             "imagesafety_decoder_restarts_total",
             "Decoder processes that were replaced, by cause.",
@@ -104,6 +107,10 @@ class Metrics:
     def observe_stage(self, stage: Stage, seconds: float) -> None:
         """Counts the seconds that an image was in a stage."""
         self._stages[stage].observe(seconds)
+
+    def observe_batch_wait(self, priority: Priority, seconds: float) -> None:
+        """Counts how long the first image of a priority in a forward pass had waited for it."""
+        self._batch_waits[priority].observe(seconds)
 
     def count_scored(self, seconds: float) -> None:
         """Counts an image with scores, and the seconds from its call to its answer."""

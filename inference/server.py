@@ -135,7 +135,7 @@ async def _serve(
     health = HealthService()
     device = DeviceHealth(
         lambda: thread.encode_images([bytes(model.preprocessing.view_bytes)]),
-        lambda works: health.announce(Trouble.DEVICE_FAILS, not works),
+        health.announce,
     )
     wedge = WedgeWatch(
         thread.running_for,

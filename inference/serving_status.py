@@ -16,11 +16,15 @@ NAMES = ("", SERVICE_NAME, LIVENESS)
 
 
 class Trouble(Enum):
-    """Why the service should get no calls."""
+    """Why the service should get no calls; DEVICE_LOST comes on top of DEVICE_FAILS."""
 
     DEVICE_FAILS = "the device fails"
+    DEVICE_LOST = "the device has failed for a minute"
     DEVICE_STUCK = "the device does not come back"
     DRAINING = "the service is shutting down"
+
+
+_DEADLY = {Trouble.DEVICE_LOST, Trouble.DEVICE_STUCK}
 
 
 class ServingStatus:
@@ -36,8 +40,8 @@ class ServingStatus:
     def objection(self, name: str) -> str | None:
         """Why a name is not SERVING, if so.
 
-        Only a device that does not come back is no life: a restart helps against nothing else, and
-        a service that drains must not be killed for it.
+        Only a device that does not come back or fails for long is no life: a restart helps against
+        nothing else, and a service that drains must not be killed for it.
         """
-        counted = {Trouble.DEVICE_STUCK} if name == LIVENESS else set(Trouble)
+        counted = _DEADLY if name == LIVENESS else set(Trouble)
         return next((one.value for one in Trouble if one in counted & self._troubles), None)

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -56,18 +57,23 @@ class BackendCache:
     """A folder with choices (JSON) and model files (ONNX); a folder of None keeps nothing."""
 
     def __init__(self, folder: Path | None) -> None:
-        """Makes the folder; if that fails, there is a warning and nothing is kept."""
+        """Makes the folder; if that fails, `refused` says why and nothing is kept."""
         self._folder = folder
+        self.refused = ""
         if folder is None:
             return
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            owner = folder.stat()
-            if owner.st_uid != os.geteuid() or owner.st_mode & 0o022:
+            found = folder.stat()
+            if found.st_uid != os.geteuid() or found.st_mode & stat.S_IWOTH:
                 raise PermissionError(f"{folder} can be written by others")
+            if found.st_mode & stat.S_IWGRP:
+                # Kubernetes opens all of a volume with fsGroup to that group, at each mount.
+                folder.chmod(0o700)
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
+            self.refused = str(error)
             log.warning("no cache, each start measures anew: %s", error)
             self._folder = None
             return

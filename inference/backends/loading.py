@@ -97,6 +97,8 @@ def select_tower(
             log.info("%s is fast enough for this model: no other backend is tried", exact.name)
             return reference
         cache = BackendCache(options.cache_folder)
+        if cache.refused:
+            specs = _without_files(specs, cache.refused)
         with cache.workspace() as workspace:
             factory = TowerFactory(
                 graph,
@@ -117,6 +119,19 @@ def select_tower(
     if tower.spec != exact or where == "cuda":
         model.drop_image_tower()
     return tower
+
+
+def _without_files(specs: Sequence[TowerSpec], reason: str) -> list[TowerSpec]:
+    """What can be run without exporting the model. Raises ModelError if nothing can.
+
+    Where the folder for it can't be used, /tmp has no room for gigabytes either: in a container it
+    is small, or memory.
+    """
+    left = [spec for spec in specs if spec.backend not in FROM_FILES]
+    if not left:
+        raise ModelError(f"backend {specs[0].backend} needs the cache folder: {reason}")
+    log.warning("only PyTorch is tried, because other backends need the cache folder")
+    return left
 
 
 def _hardware(device: Device) -> str:

@@ -22,7 +22,9 @@ class OpenVinoTower:
         """Raises what OpenVINO raises for a file that it can't run."""
         self.spec = spec
         self.concurrency = share.lanes
-        self._file = file
+        self._core = openvino.Core()
+        # Read once: each copy that is compiled shares its weights.
+        self._model = self._core.read_model(str(file))
         self._size = size
         self._share = share
         self._lanes = Lanes()
@@ -35,8 +37,8 @@ class OpenVinoTower:
     def _requests(self, streams: int) -> queue.SimpleQueue[openvino.InferRequest]:
         # What an int8 model leaves in float may be bfloat16 as well, where that is fast.
         low = self.spec.precision in ("bfloat16", "int8") and has_bfloat16()
-        compiled = openvino.Core().compile_model(
-            str(self._file),
+        compiled = self._core.compile_model(
+            self._model,
             "CPU",
             {
                 "INFERENCE_NUM_THREADS": self._share.threads,
@@ -68,5 +70,5 @@ class OpenVinoTower:
 
     def close(self) -> None:
         """Ends its threads."""
-        del self._wide
+        del self._wide, self._model
         self.__dict__.pop("_narrow", None)

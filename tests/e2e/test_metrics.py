@@ -22,6 +22,10 @@ from tests.media import drawn, still
 
 ROOT = Path(__file__).parent.parent.parent
 MONITORING = ROOT / "k8s/monitoring"
+AUTOSCALERS = [
+    ROOT / "k8s/components" / name
+    for name in ("hpa/prometheus-adapter.yaml", "keda/scaled-object.yaml")
+]
 BAD = still(drawn(("red", "triangle")))
 ENDINGS = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("_total",)}
 
@@ -87,12 +91,13 @@ async def test_the_table_has_what_is_exposed_and_nothing_else(watched: Watched) 
             assert sample.labels.keys() - {"le"} == documented()[name_of(family)][1]
 
 
-def test_dashboard_and_alerts_use_metrics_and_labels_that_there_are() -> None:
+def test_dashboard_alerts_and_autoscalers_use_metrics_and_labels_that_there_are() -> None:
     used = "\n".join(
         [
             *(target["expr"] for panel in panels() for target in panel.get("targets", ())),
             (MONITORING / "rules.yaml").read_text(),
             (MONITORING / "rules-test.yaml").read_text(),
+            *(path.read_text() for path in AUTOSCALERS),
         ]
     )
     series = {
@@ -104,7 +109,13 @@ def test_dashboard_and_alerts_use_metrics_and_labels_that_there_are() -> None:
     assert named - series == set()
     for name, selector in re.findall(r"\b(imagesafety_\w+)\{(.*?)\}", used):
         base = re.sub(r"_(bucket|sum|count)$", "", name)
-        labels = set(re.findall(r'(\w+)!?=~?"', selector)) - {"job", "instance", "le"}
+        labels = set(re.findall(r'(\w+)!?=~?"', selector)) - {
+            "job",
+            "instance",
+            "le",
+            "namespace",
+            "pod",
+        }
         assert labels <= documented()[base][1], (name, selector)
 
 

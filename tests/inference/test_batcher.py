@@ -12,6 +12,7 @@ from inference.batch_schedule import DeadlineUnmeetableError, Schedule, Schedule
 from inference.batch_times import BatchTimes
 from inference.batcher import Batcher
 from inference.encoder import Embeddings
+from inference.metrics import Metrics
 from inference.work_queue import Priority, QueueFullError
 
 
@@ -51,7 +52,8 @@ class Bench:
     def __init__(self, limits: ScheduleLimits, times: dict[int, float]) -> None:
         self.device, self.health = Device(), Health()
         schedule = Schedule(BatchTimes(times), limits)
-        self.batcher = Batcher(self.device, schedule, self.health)  # type: ignore[arg-type]
+        self.metrics = Metrics()
+        self.batcher = Batcher(self.device, schedule, self.health, self.metrics)  # type: ignore[arg-type]
 
     def submit(
         self,
@@ -256,3 +258,18 @@ async def test_a_thousand_callers_who_come_and_go_are_all_answered(start: Start)
         allowed = (DeadlineUnmeetableError, QueueFullError, asyncio.CancelledError)
         assert end == [2 * (number % 250)] * (1 + number % 5) or isinstance(end, allowed)
     assert await bench.submit(5) == [10]
+
+
+async def test_waits_are_counted_by_priority(start: Start) -> None:
+    bench = await start()
+    first = await bench.occupied()
+    waiting = [bench.submit(number, priority=Priority.BULK) for number in (1, 2)]
+    await asyncio.sleep(0)
+    bench.device.free.set()
+    await asyncio.gather(first, *waiting)
+    name = "imagesafety_batch_wait_seconds_count"
+    counts = {
+        priority: bench.metrics.registry.get_sample_value(name, {"priority": priority})
+        for priority in ("interactive", "bulk")
+    }
+    assert counts == {"interactive": 1, "bulk": 1}

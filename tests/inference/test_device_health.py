@@ -9,6 +9,9 @@ import pytest
 from inference import device_health
 from inference.device_health import DeviceHealth
 from inference.encoder import Embeddings
+from inference.serving_status import Trouble
+
+FAILS, WORKS = (Trouble.DEVICE_FAILS, True), (Trouble.DEVICE_FAILS, False)
 
 
 class Device:
@@ -18,8 +21,8 @@ class Device:
         self.works: bool | None = True  # None: it gives NaN
         self.tries = 0
         self.tried = asyncio.Event()
-        self.announced: asyncio.Queue[bool] = asyncio.Queue()
-        self.health = DeviceHealth(self._encode, self.announced.put)
+        self.announced: asyncio.Queue[tuple[Trouble, bool]] = asyncio.Queue()
+        self.health = DeviceHealth(self._encode, self._announce)
 
     async def _encode(self) -> Embeddings:
         self.tries += 1
@@ -27,6 +30,9 @@ class Device:
         if self.works is False:
             raise RuntimeError("out of memory")
         return np.full((1, 4), 1.0 if self.works else np.nan, np.float32)
+
+    async def _announce(self, trouble: Trouble, holds: bool) -> None:
+        await self.announced.put((trouble, holds))
 
     async def next_try(self) -> None:
         self.tried.clear()
@@ -70,13 +76,13 @@ async def test_a_device_that_fails_is_announced_until_it_works(
     for _ in range(2):  # and again
         device.works = broken
         device.fail(3)
-        assert await device.announced.get() is False
+        assert await device.announced.get() == FAILS
         device.fail(50)  # of callers that did not hear of it yet
         for _ in range(3):
             await device.next_try()
         assert device.announced.empty()
         device.works = True
-        assert await device.announced.get() is True
+        assert await device.announced.get() == WORKS
         assert device.announced.empty()
 
 
@@ -85,20 +91,33 @@ async def test_a_device_that_works_again_is_not_suspected_of_what_was_before(
 ) -> None:
     device.works = False
     device.fail(3)
-    assert await device.announced.get() is False
+    assert await device.announced.get() == FAILS
     device.works = True
-    assert await device.announced.get() is True
+    assert await device.announced.get() == WORKS
     tries = device.tries
     device.fail(2)
     await asyncio.sleep(0)
     assert device.tries == tries
 
 
+async def test_a_device_that_fails_for_long_is_lost_until_it_works(device: Device) -> None:
+    device.works = False
+    device.fail(3)
+    assert await device.announced.get() == FAILS
+    assert await device.announced.get() == (Trouble.DEVICE_LOST, True)
+    assert device.tries == 12
+    await device.next_try()
+    assert device.announced.empty()
+    device.works = True
+    assert await device.announced.get() == (Trouble.DEVICE_LOST, False)
+    assert await device.announced.get() == WORKS
+
+
 async def test_closing_ends_the_tries(device: Device) -> None:
     await device.health.close()
     device.works = False
     device.fail(3)
-    assert await device.announced.get() is False
+    assert await device.announced.get() == FAILS
     await device.health.close()
     tries = device.tries
     await asyncio.sleep(0.01)

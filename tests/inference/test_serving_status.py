@@ -7,7 +7,7 @@ from inference.serving_status import LIVENESS, NAMES, SERVICE_NAME, ServingStatu
 
 
 @given(st.lists(st.tuples(st.sampled_from(Trouble), st.booleans()), max_size=12))
-def test_it_serves_while_no_trouble_holds_and_lives_while_it_is_not_stuck(
+def test_it_serves_while_no_trouble_holds_and_lives_while_a_restart_would_not_help(
     changes: list[tuple[Trouble, bool]],
 ) -> None:
     status, holds = ServingStatus(), dict.fromkeys(Trouble, False)
@@ -16,4 +16,5 @@ def test_it_serves_while_no_trouble_holds_and_lives_while_it_is_not_stuck(
         holds[trouble] = on
     serving = {name: status.objection(name) is None for name in NAMES}
     assert serving[""] == serving[SERVICE_NAME] == (not any(holds.values()))
-    assert serving[LIVENESS] == (not holds[Trouble.DEVICE_STUCK])
+    deadly = holds[Trouble.DEVICE_STUCK] or holds[Trouble.DEVICE_LOST]
+    assert serving[LIVENESS] == (not deadly)

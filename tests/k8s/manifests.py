@@ -29,6 +29,10 @@ OTHER_VARIABLES = re.compile(
     r"OTEL_(TRACES_EXPORTER|EXPORTER_OTLP_(PROTOCOL|ENDPOINT)|SERVICE_NAME)"
     r"|HF_(HOME|HUB_OFFLINE)|MODEL|PICTRS__MEDIA__EXTERNAL_VALIDATION"
 )
+# Of inference with ViT-L-14, without what is bounded by settings: measured after a first start.
+MODEL_BYTES = {"pytorch": 2.5 * 2**30, "cuda-graphs": 2.5 * 2**30, "openvino": 6.5 * 2**30}
+DEMO_BYTES = 1.5 * 2**30
+CHOICE_BYTES = 8 * 2**30  # while `auto` measures
 UNITS = {"": 1.0, "m": 1e-3, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
 
 
@@ -116,6 +120,16 @@ def read_settings(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) 
     for name in environment:
         monkeypatch.delenv(name)
     return read
+
+
+def inference_needs(settings: InferenceSettings) -> float:
+    """Bytes that it may take: decoders and uploads come only when a backend was chosen."""
+    decoding = settings.decode_workers * settings.decode_memory
+    model = MODEL_BYTES.get(settings.backend, max(MODEL_BYTES.values()))
+    if settings.model == "demo":
+        model = DEMO_BYTES
+    serving = decoding + settings.max_bytes_in_flight + model
+    return max(serving, CHOICE_BYTES if settings.backend == "auto" else 0)
 
 
 def matches(selector: Document, labels: dict[str, str]) -> bool:

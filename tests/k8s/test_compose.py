@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.k8s.manifests import read_settings, unknown_variables
+from tests.k8s.manifests import inference_needs, read_settings, unknown_variables
 from tools.kustomizations import K8S
 
 DEPLOY = K8S.parent / "deploy"
@@ -97,8 +97,35 @@ def test_limits_and_grace_periods_fit_the_settings(monkeypatch: pytest.MonkeyPat
         assert int(added[name]["stop_grace_period"][:-1]) >= settings.drain_seconds + 10
     limit = added["inference"]["mem_limit"]
     assert settings.threads == settings.decode_workers == added["inference"]["cpus"]
-    bounded = settings.decode_workers * settings.decode_memory + settings.max_bytes_in_flight
-    assert int(limit[:-1]) * MEMORY[limit[-1]] >= bounded + 1.5 * 2**30
+    assert int(limit[:-1]) * MEMORY[limit[-1]] >= inference_needs(settings)
+
+
+def test_both_services_in_one_container_fit_into_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = services("compose.pictrs-safety.yml")["pictrs-safety"]
+    ours = {k: v for k, v in environment(service).items() if not k.startswith(PICTRS_SAFETY)}
+    (settings,) = read_settings(ours, monkeypatch)
+    assert settings.threads == settings.decode_workers == service["cpus"]
+    limit, gateway = service["mem_limit"], 512 * 2**20
+    assert int(limit[:-1]) * MEMORY[limit[-1]] >= inference_needs(settings) + gateway
+
+
+def test_on_a_gpu_the_backend_is_one_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = [services(f"compose.{name}.yml")["inference"] for name in ("imagesafety", "gpu")]
+    (settings,) = read_settings(environment(both[0]) | environment(both[1]), monkeypatch)
+    assert (settings.device, settings.backend) == ("cuda", "cuda-graphs")
+
+
+def test_pict_rs_starts_whatever_ours_do() -> None:
+    added = services("compose.imagesafety.yml")
+    conditions = [item["condition"] for item in added["pictrs"]["depends_on"].values()]
+    assert conditions == ["service_started"]
+
+
+@pytest.mark.parametrize("file", [path.name for path in FILES])
+def test_images_that_are_built_here_are_not_looked_for_in_registries(file: str) -> None:
+    for service in services(file).values():
+        if service.get("image", "").startswith("imagesafety"):
+            assert service["pull_policy"] == "never"
 
 
 def test_pictrs_safetys_service_has_another_image_and_is_called_the_same() -> None:

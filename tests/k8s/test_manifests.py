@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from gateway.settings import Settings as GatewaySettings
 from imagesafety.policy_file import parse_policy
@@ -12,6 +13,7 @@ from inference.settings import Settings as InferenceSettings
 from tests.k8s.manifests import (
     Manifests,
     all_combinations,
+    inference_needs,
     manifests,
     matches,
     needs_kubectl,
@@ -24,7 +26,9 @@ from tools.kustomizations import K8S, Combination, Document
 pytestmark = needs_kubectl
 ROOT = K8S.parent
 MARGIN_SECONDS = 10  # between the end of a drain and SIGKILL
-SERVICE_BYTES = {"gateway": 256 * 2**20, "inference": 1.5 * 2**30}  # without what is bounded
+GATEWAY_BYTES = 256 * 2**20  # without what is kept for retries
+# NodeLocal DNSCache's own address, and GKE's.
+NODE_DNS = {"169.254.20.10/32", "169.254.169.254/32"}
 # By labels that others give their pods, or that their installation gives them.
 OUTSIDERS = (
     "imagesafety/",
@@ -129,12 +133,19 @@ def test_variables_are_settings_with_values_that_the_services_take(
             assert len(read_settings(environment, monkeypatch)) == 1
 
 
-def test_the_example_of_a_secret_has_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_of_a_secret_has_settings_that_are_refused_until_they_are_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     lines = (K8S / "gateway-secret.example.env").read_text().splitlines()
-    secret = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
-    assert unknown_variables(secret) == []
-    (settings,) = read_settings(secret, monkeypatch)
+    example = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    assert unknown_variables(example) == []
+    changed = {name: value.replace("change-me", "x" * 16) for name, value in example.items()}
+    (settings,) = read_settings(changed, monkeypatch)
     assert settings.database_url.startswith("postgresql+psycopg://")
+    assert set(settings.secrets) == {"example.social"}
+    for name in ("IMAGESAFETY_GATEWAY_ADMIN_TOKEN", "IMAGESAFETY_GATEWAY_CLIENT_SECRETS"):
+        with pytest.raises(ValidationError), monkeypatch.context() as patch:
+            read_settings({**changed, name: example[name]}, patch)
 
 
 @all_combinations
@@ -224,13 +235,12 @@ def test_memory_limits_have_room_for_what_the_settings_allow(
         environment = found.environment(container)
         (settings,) = read_settings(environment, monkeypatch)
         if isinstance(settings, InferenceSettings):
-            decoding = settings.decode_workers * settings.decode_memory
-            bounded = decoding + settings.max_bytes_in_flight
+            needed = inference_needs(settings)
             assert settings.threads == quantity(container["resources"]["limits"]["cpu"])
         else:
-            bounded = int(environment.get("IMAGESAFETY_GATEWAY_RETRY_BYTES", 0))
+            needed = int(environment.get("IMAGESAFETY_GATEWAY_RETRY_BYTES", 0)) + GATEWAY_BYTES
         limit = quantity(container["resources"]["limits"]["memory"])
-        assert limit >= bounded + SERVICE_BYTES[service]
+        assert limit >= needed
         # Memory that was promised to others would have the kernel end whole pods.
         assert (
             container["resources"]["requests"]["memory"]
@@ -248,6 +258,8 @@ def test_network_policies_are_about_pods_that_are_there(combination: Combination
     for policy in found.of("NetworkPolicy"):
         spec = policy["spec"]
         chosen = [item for item in pods.values() if matches(spec["podSelector"], item[0])]
+        if spec["podSelector"] == {"matchLabels": {"imagesafety/database": "true"}}:
+            continue  # a pod of the administrator's
         assert chosen, policy["metadata"]["name"]
         for rule in spec.get("ingress") or ():
             for port in rule["ports"]:
@@ -260,10 +272,48 @@ def test_network_policies_are_about_pods_that_are_there(combination: Combination
 
 
 def _is_known(peer: Document, pods: dict[str, tuple[dict[str, str], Any]]) -> bool:
+    if "ipBlock" in peer:
+        return peer["ipBlock"]["cidr"] in NODE_DNS
     wanted = peer["podSelector"]["matchLabels"]
     if any(f"{name}: {value}".startswith(OUTSIDERS) for name, value in wanted.items()):
         return "namespaceSelector" in peer
     return any(matches(peer["podSelector"], labels) for labels, _ in pods.values())
+
+
+@all_combinations
+def test_who_asks_the_clusters_dns_may_ask_a_cache_on_the_node(combination: Combination) -> None:
+    for policy in manifests(combination).of("NetworkPolicy"):
+        for rule in policy["spec"].get("egress") or ():
+            peers = rule.get("to", ())
+            blocks = {peer["ipBlock"]["cidr"] for peer in peers if "ipBlock" in peer}
+            of_dns = any(
+                peer.get("podSelector") == {"matchLabels": {"k8s-app": "kube-dns"}}
+                for peer in peers
+            )
+            assert blocks == (NODE_DNS if of_dns else set())
+            if of_dns:
+                assert {port["port"] for port in rule["ports"]} == {53}
+
+
+def test_a_database_of_the_namespace_is_reached_by_gateways_only() -> None:
+    labels = {"imagesafety/database": "true"}
+    rules = [
+        rule
+        for policy in manifests(Combination("overlays/cpu")).of("NetworkPolicy")
+        if matches(policy["spec"]["podSelector"], labels)
+        for rule in policy["spec"].get("ingress") or ()
+    ]
+    gateway = {"app.kubernetes.io/name": "imagesafety", "app.kubernetes.io/component": "gateway"}
+    peers = [{"podSelector": {"matchLabels": gateway}}]
+    assert rules == [{"from": peers, "ports": [{"port": 5432}]}]
+
+
+@all_combinations
+def test_names_that_callers_resolve_keep_their_addresses(combination: Combination) -> None:
+    """gRPC asks again for a name without addresses after up to two minutes."""
+    for service in manifests(combination).of("Service"):
+        if service["metadata"]["name"] in ("inference-headless", "pict-rs"):
+            assert service["spec"]["publishNotReadyAddresses"] is True
 
 
 def _policies_of(found: Manifests, name: str) -> list[Document]:
@@ -359,6 +409,14 @@ def test_autoscalers_have_a_target_whose_replicas_are_theirs(combination: Combin
         assert "replicas" not in found.one("Deployment", target)["spec"]
 
 
+@pytest.mark.parametrize("file", ["hpa/prometheus-adapter.yaml", "keda/scaled-object.yaml"])
+def test_autoscalers_leave_bulk_work_out(file: str) -> None:
+    text = (K8S / "components" / file).read_text()
+    queries = re.findall(r"imagesafety_batch_wait_seconds_\w+\{(.*?)\}", text)
+    assert len(queries) >= 2
+    assert all('priority="interactive"' in query for query in queries)
+
+
 @all_combinations
 def test_services_are_run_from_images_of_the_same_release(combination: Combination) -> None:
     tags = {
@@ -434,3 +492,16 @@ def test_weights_are_fetched_before_inference_reads_them_without_a_network(
     assert fetching["MODEL"] == reading["IMAGESAFETY_INFERENCE_MODEL"]
     assert fetching["HF_HOME"] == reading["HF_HOME"]
     assert reading["HF_HUB_OFFLINE"] == "1"
+    # It can't be changed by a later apply, so it must not stay.
+    assert found.one("Job", "weights")["spec"]["ttlSecondsAfterFinished"] <= 600
+
+
+def test_containers_of_a_pod_have_a_temporary_folder_of_their_own() -> None:
+    found = manifests(Combination("overlays/sidecar"))
+    volumes = [
+        mount["name"]
+        for _, container in found.containers()
+        for mount in container["volumeMounts"]
+        if mount["mountPath"] == "/tmp"
+    ]
+    assert len(volumes) == len(set(volumes)) == 2

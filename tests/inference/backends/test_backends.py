@@ -177,6 +177,14 @@ def test_a_calibration_folder_without_pictures(
         load(tiny, "onnxruntime", "int8", calibration_folder=tmp_path)
 
 
+def test_without_its_folder_a_backend_that_needs_files_is_an_error(
+    tiny: str, cache_folder: Path
+) -> None:
+    cache_folder.write_text("")  # no folder
+    with pytest.raises(ModelError, match="backend openvino needs the cache folder"):
+        load(tiny, "openvino", "auto", cache_folder)
+
+
 class TestAuto:
     """The choice among candidates; which one wins is the machine's business."""
 
@@ -231,6 +239,14 @@ class TestAuto:
         encoder = load(tiny, "auto")
         assert encoder.description.backend.startswith("pytorch-cpu-")
         assert "fails: " in caplog.text
+
+    def test_without_its_folder_nothing_is_exported(
+        self, tiny: str, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: pytest.fail("exported"))
+        cache_folder.write_text("")  # no folder
+        encoder = load(tiny, "auto", "auto", cache_folder)
+        assert encoder.description.backend.startswith("pytorch-cpu-")
 
     def test_after_two_starts_that_were_killed_nothing_is_tried(
         self, tiny: str, cache_folder: Path, caplog: pytest.LogCaptureFixture

@@ -67,6 +67,26 @@ def test_a_choice_is_found_again(tmp_path: Path) -> None:
     assert BackendCache(tmp_path).choice("other") is None
 
 
+def test_a_folder_that_the_kubelet_opened_to_a_group_is_closed_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "imagesafety"
+    kept(BackendCache(folder), b"model")
+    BackendCache(folder).keep_choice("key", "tower", {})
+    for path in (folder, *folder.iterdir()):  # as it does with a volume that has fsGroup
+        path.chmod(path.stat().st_mode | (0o2770 if path.is_dir() else 0o660))
+    cache = BackendCache(folder)
+    assert cache.model(NAME) is not None
+    assert cache.choice("key") == "tower"
+    assert folder.stat().st_mode & 0o7777 == 0o700
+    assert (cache.refused, caplog.text) == ("", "")
+
+
+def test_a_folder_that_anybody_may_write_to_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    assert "can be written by others" in BackendCache(tmp_path).refused
+
+
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", "[" * 100_000, '{"chosen": 3}', "{}", "\x00\xff"], ids=range(7)
 )
