@@ -202,18 +202,25 @@ async def test_a_process_that_dies_while_it_is_idle_costs_nothing() -> None:
 
 
 @pytest.mark.usefixtures("faults")
-async def test_a_file_whose_decoders_are_killed_from_outside_is_not_at_fault() -> None:
+async def test_a_file_whose_decoders_are_killed_from_outside_is_not_at_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Nor does it get a third one, in case that it is."""
+    handed: asyncio.Queue[int] = asyncio.Queue()
+    hand_over = decoder_process.DecoderProcess.hand_over
+
+    def noted(process: decoder_process.DecoderProcess, file: SharedFile, request: Request) -> None:
+        hand_over(process, file, request)
+        handed.put_nowait(process.pid)
+
+    monkeypatch.setattr(decoder_process.DecoderProcess, "hand_over", noted)
     async with pool_of() as pool:
         answer = asyncio.create_task(reason(pool, b"fault:sleep"))
-        killed = set[int]()
-        while not answer.done():
-            if pool._working and (fresh := pool.pids - killed):
-                killed |= fresh
-                os.kill(max(fresh), signal.SIGKILL)
-            await asyncio.sleep(0.05)
-        assert await answer is Reason.DECODER_KILLED
-        assert len(killed) <= 4  # one may have been killed before it had the file
+        async with asyncio.timeout(60):
+            for _ in range(2):
+                os.kill(await handed.get(), signal.SIGKILL)
+            assert await answer is Reason.DECODER_KILLED
+            assert handed.empty()
         assert (await decode(pool, GOOD)).views
 
 
