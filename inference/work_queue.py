@@ -18,6 +18,7 @@ T = TypeVar("T")
 
 _REMEMBERED = 1000  # clients that have nothing waiting, and were served ahead of others
 _NEVER = 1e9  # seconds: a deadline that something can still be due later than
+_ROUNDING = 1e-9  # of sums of 1 / weight
 
 
 class Priority(IntEnum):
@@ -169,9 +170,9 @@ class WorkQueue(Generic[T]):
         begin = own.served if own is not None else self._begin(priority, client)
         turn = begin + (before + units - 1) / self._weight(client)
         others = sum(
-            min(flow.units, math.floor((turn - flow.served) * self._weight(name)) + 1)
+            min(flow.units, math.floor((turn - flow.served) * self._weight(name) + _ROUNDING) + 1)
             for name, flow in self._flows[priority].items()
-            if name != client and flow.served <= turn
+            if name != client and flow.served <= turn + _ROUNDING
         )
         return higher + before + others
 
