@@ -25,7 +25,7 @@ class Failure(StrEnum):
 
 # How often a whole file is sent, for which a replica fails: it may be the file that makes it fail,
 # and must not be given to one after the other. Calls that fail before that have no such limit.
-_MOST_SENT = {Failure.UNAVAILABLE: 3, Failure.OVERLOAD: 4, Failure.ERROR: 2}
+_MOST_SENT = {Failure.UNAVAILABLE: 4, Failure.OVERLOAD: 4, Failure.ERROR: 2}
 
 
 def failure_of(error: ScoringError) -> Failure | None:
