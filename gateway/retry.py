@@ -24,8 +24,9 @@ class Failure(StrEnum):
 
 
 # How often a whole file is sent, for which a replica fails: it may be the file that makes it fail,
-# and must not be given to one after the other. Calls that fail before that have no such limit.
-_MOST_SENT = {Failure.UNAVAILABLE: 4, Failure.OVERLOAD: 4, Failure.ERROR: 2}
+# and must not be given to one after the other. A replica without room has not looked at it, and the
+# throttle bounds such calls.
+_MOST_SENT = {Failure.UNAVAILABLE: 4, Failure.OVERLOAD: math.inf, Failure.ERROR: 2}
 
 
 def failure_of(error: ScoringError) -> Failure | None:
