@@ -97,7 +97,7 @@ class RetryThrottle:
     are retries while over half of the tokens are there.
     """
 
-    def __init__(self, most: float = 20.0, given_back: float = 1.0) -> None:
+    def __init__(self, most: float = 50.0, given_back: float = 1.0) -> None:
         """Retries go on while `given_back` / (1 + `given_back`) of the calls fail, or fewer.
 
         By default that is half of them: with one of two replicas full, and not with all of them.

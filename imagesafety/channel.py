@@ -38,7 +38,9 @@ _SERVICE_CONFIG = {
                 "oobReportingPeriod": "1s",
                 # It would begin anew for all replicas whenever a name is resolved.
                 "blackoutPeriod": "0s",
-                "weightExpirationPeriod": "5s",
+                # Reports without answers don't renew a weight: one that is full and gets few calls
+                # must not come to be unknown between two of them.
+                "weightExpirationPeriod": "30s",
                 "weightUpdatePeriod": "1s",
                 "errorUtilizationPenalty": 1.0,
             }

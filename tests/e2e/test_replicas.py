@@ -148,7 +148,7 @@ async def test_replicas_that_are_all_full_are_not_asked_ever_more() -> None:
         for _ in range(100):
             answer = await post(here.address, GOOD)
             assert (answer.status, answer.body["cause"]) == (200, "overload")
-        assert failing.calls < 120
+        assert failing.calls < 150
 
 
 async def test_a_second_replica_is_asked_when_the_first_takes_long() -> None:
