@@ -16,7 +16,6 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from benchmarks.rehearsal.certificates import TlsFolder
-from benchmarks.rehearsal.flags import where_known
 from benchmarks.serving.processes import Service, running
 from tests.e2e.processes import fetch, free_port
 
@@ -137,7 +136,7 @@ class Fleet:
         host = host or self.new_host()
         address = f"{host}:{self.port}"
         command = [sys.executable, "-m", "inference", "--listen", address, "--model", self.model]
-        command += [*INFERENCE_FLAGS, *where_known("inference", max_connection_age=CONNECTION_AGE)]
+        command += ["--max-connection-age", str(CONNECTION_AGE), *INFERENCE_FLAGS]
         if tls is not None:
             command += ["--tls-certificate", str(tls.certificate), "--tls-key", str(tls.key)]
             command += ["--tls-client-ca", str(tls.authorities)]

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from benchmarks.rehearsal import arrivals
 from benchmarks.rehearsal.certificates import TlsFolder
 from benchmarks.rehearsal.checker import Similarities, Verdict, check
-from benchmarks.rehearsal.flags import where_known
 from benchmarks.rehearsal.fleet import Fleet, GatewayPlace, Process
 from benchmarks.rehearsal.history import History, LedgerRow
 from benchmarks.rehearsal.ledger_rows import read_rows
@@ -94,7 +93,7 @@ class Stage:
     async def start_gateway(self, place: GatewayPlace) -> Process:
         """A process at this place."""
         flags = [*self.plan.gateway_flags, "--repeats", "false"]
-        flags += where_known("gateway", drain_delay=DRAIN_DELAY)
+        flags += ["--drain-delay", str(DRAIN_DELAY)]
         if self.plan.tls is not None:
             files = self.plan.tls[1]
             flags += ["--inference-ca", str(files.authorities)]
