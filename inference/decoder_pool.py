@@ -237,7 +237,7 @@ class DecoderPool:
         began = loop.time()
         self._count_working(job.priority, 1)
         try:
-            goes_on = await self._take_answer(job, process, patience)
+            goes_on = await self._take_answer(job, process, patience, began)
         finally:
             self._count_working(job.priority, -1)
         self._metrics.observe_stage("decode", loop.time() - began)
@@ -247,10 +247,11 @@ class DecoderPool:
         else:
             self._spawn(self._replace(process))
 
-    async def _take_answer(self, job: _Job, process: DecoderProcess, patience: float) -> bool:
+    async def _take_answer(
+        self, job: _Job, process: DecoderProcess, patience: float, began: float
+    ) -> bool:
         """Gives the caller what the process found; says whether it can go on to another file."""
         loop = asyncio.get_running_loop()
-        began = loop.time()
         try:
             decoded = await process.decoded(job.request, patience)
             self.times.observe(loop.time() - began, len(decoded.media.views))

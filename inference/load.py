@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 WINDOW_SECONDS = 2.0
 _ALMOST_NONE = 0.01  # a second
-_LITTLE = 0.1  # of the time that an image had from when it was there
+_LITTLE = 0.1  # of the time that there was
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,14 @@ class LoadReport:
     refused: float
     busy: float
     waiting_seconds: float
+
+
+def is_late(begun: float, deadline: float, now: float) -> bool:
+    """Whether who cancels now had no time left, rather than no wish for the answer.
+
+    A client resets its call at the deadline, mostly before the server's own.
+    """
+    return now - begun >= (1 - _LITTLE) * (deadline - begun)
 
 
 class BusyTime:
@@ -105,9 +113,9 @@ class Load:
     def given_up(self, begun: float, deadline: float, now: float) -> None:
         """The client cancelled what was there at `begun`: refused, if it had little time left.
 
-        At its deadline the client resets the call, mostly before the server's own deadline.
+        At its deadline the client resets the call.
         """
-        if now - begun >= (1 - _LITTLE) * (deadline - begun):
+        if is_late(begun, deadline, now):
             self.answered(now, refused=True)
 
     def report(self, now: float, waiting_seconds: float) -> LoadReport:

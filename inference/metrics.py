@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Literal
+from typing import Literal, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -26,9 +26,6 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 Stage = Literal["receive", "decode_wait", "decode", "queue_wait", "encode", "total"]
 Outcome = Literal["scored", "refused", "failed", "cancelled"]
 
-_STAGES: tuple[Stage, ...] = (
-    *("receive", "decode_wait", "decode", "queue_wait", "encode", "total"),
-)
 RESTART_CAUSES = (
     *("decoder_crashed", "decoder_timeout", "decoder_out_of_memory", "deadline_exceeded"),
     *("killed", "gone", "error"),
@@ -63,7 +60,9 @@ class Metrics:
             buckets=_STAGE_SECONDS,
             registry=self.registry,
         )
-        self._stages = {stage: stages.labels(stage) for stage in _STAGES}
+        self._stages: dict[Stage, Histogram] = {
+            stage: stages.labels(stage) for stage in get_args(Stage)
+        }
         self.batch_views = self._histogram(
             "imagesafety_batch_views", "Views in one forward pass.", _BATCH_VIEWS
         )

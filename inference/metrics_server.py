@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _REQUEST_SECONDS = 10.0  # from the connection to the end of the answer
 _CONNECTIONS = 16  # at once, each with a thread
 
-Trouble = Callable[[], str | None]
+Objection = Callable[[], str | None]
 """Tells what is wrong, None if nothing is. Called in another thread."""
 
 
@@ -33,8 +33,8 @@ Trouble = Callable[[], str | None]
 class Probes:
     """Who answers the probes; both may be replaced while they are served."""
 
-    live: Trouble = lambda: None
-    ready: Trouble = lambda: "the model is being loaded"
+    live: Objection = lambda: None
+    ready: Objection = lambda: "the model is being loaded"
 
 
 class _Server(ThreadingMixIn, WSGIServer):

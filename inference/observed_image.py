@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import grpc
 
 from inference.errors import Reason, ScoringError
+from inference.load import is_late
 from inference.messages import STATUS_CODES
 from inference.metrics import Metrics, Outcome
 
@@ -19,7 +20,6 @@ _REFUSED = (
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.UNAVAILABLE,
 )
-_AT_THE_END = 0.1  # of a call's time
 
 
 def outcome_of(reason: Reason) -> Outcome:
@@ -56,13 +56,8 @@ class ObservedCall:
         self._metrics.count_unscored(outcome_of(error.reason), error.reason)
 
     def broken_off(self) -> None:
-        """An image ended with its call, which was cancelled.
-
-        Who calls cancels a little before our deadline, because its own was the same: that is no
-        caller who does not want the answer any more.
-        """
-        left = self._deadline - time.monotonic()
-        if left < _AT_THE_END * (self._deadline - self._begun):
+        """An image ended with its call, which was cancelled."""
+        if is_late(self._begun, self._deadline, time.monotonic()):
             self._metrics.count_unscored("refused", Reason.DEADLINE_EXCEEDED)
         else:
             self._metrics.count_unscored("cancelled")

@@ -19,15 +19,10 @@ from inference.decoder.media import DecodedMedia, Facts, PerceptualHash, Request
 from inference.decoder.protocol import MAX_CLOSER
 from inference.decoder_pool import DecoderPool
 from inference.encoder import Embeddings
-from inference.errors import Reason, ScoringError
+from inference.errors import REFUSALS, Reason, ScoringError
 from inference.shared_file import SharedFile
 from inference.work_queue import Priority, QueueFullError
 from telemetry.tracing import span
-
-_PASSING = (
-    *(Reason.QUEUE_FULL, Reason.DEADLINE_EXCEEDED, Reason.ENCODER_FAILED),
-    Reason.DECODER_KILLED,
-)
 
 
 @dataclass(frozen=True)
@@ -173,7 +168,7 @@ class Scorer:
             except ScoringError as error:
                 # What the first look has shown may be enough to decide.
                 facts = replace(facts, partial=f"the closer look failed: {error.message}")
-                passing = error.reason if error.reason in _PASSING else None
+                passing = error.reason if error.reason in REFUSALS else None
                 return ScoredImage(facts, tuple(views), hashes, stages, passing)
             if len(closer) > MAX_CLOSER:
                 facts = replace(facts, partial="too much of it calls for a closer look")
