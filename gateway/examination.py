@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
-from functools import partial
 
 from gateway.attempts import Attempts
 from gateway.evidence import (
@@ -125,8 +124,8 @@ class _Examination:
         self._request = request
         self._same = same
         self._until = until
-        self._sent_at: float | None = None
-        self._times_sent = 0
+        self.sent_at: float | None = None  # this and the next as in Resendable
+        self.times_sent = 0
 
     async def run(self) -> Examined:
         """Finds the evidence. Raises UploadTooLargeError, ClientGoneError, and TooLargeError."""
@@ -178,40 +177,30 @@ class _Examination:
         """See Resendable."""
         return self._request.upload.is_kept
 
-    @property
-    def times_sent(self) -> int:
-        """See Resendable."""
-        return self._times_sent
-
-    @property
-    def sent_at(self) -> float | None:
-        """See Resendable."""
-        return self._sent_at
-
     async def chunks(self) -> AsyncIterator[bytes]:
         """The upload. Inference begins at its end, so what is known before costs no scoring."""
         async for chunk in self._request.upload:
             yield chunk
         if (known := await self._same.wait_for_others()) is not None:
             raise _KnownError(known)
-        self._times_sent += 1
-        self._sent_at = self._sent_at or time.monotonic()
+        self.times_sent += 1
+        self.sent_at = self.sent_at or time.monotonic()
+
+    async def _send(self, chunks: AsyncIterator[bytes], seconds: float) -> ImageScores:
+        return await self._examiner.score(
+            chunks,
+            self._request.policy,
+            client=self._request.client,
+            media_type=self._request.media_type,
+            seconds=seconds,
+        )
 
     async def _score(self) -> Examined:
         """Scores the upload, unless the ledger has its scores before."""
         started = time.monotonic()
-        send = partial(
-            self._examiner.score,
-            policy=self._request.policy,
-            client=self._request.client,
-            media_type=self._request.media_type,
-        )
         scoring = asyncio.create_task(
             self._examiner.attempts.score(
-                self,
-                lambda chunks, seconds: send(chunks, seconds=seconds),
-                self._until,
-                client=self._request.client,
+                self, self._send, self._until, client=self._request.client
             )
         )
         finding = asyncio.create_task(self._same.in_ledger_meanwhile())

@@ -35,7 +35,7 @@ class Upload:
         self._taken = 0  # of the budget
         self._chunks: deque[bytes] = deque()
         self._gone = 0  # chunks before those in `_chunks`
-        self._is_kept = True
+        self._keeps = True
         self._end = asyncio.Event()
         self._hash = hashlib.sha256()
         self._whole = False
@@ -94,7 +94,7 @@ class Upload:
                 self._hold(chunk)
             chunk = self._chunks[place - self._gone]
             place += 1
-            while not self._is_kept and self._gone < place:
+            while not self._keeps and self._gone < place:
                 self._chunks.popleft()
                 self._gone += 1
             yield chunk
@@ -115,13 +115,13 @@ class Upload:
         if not chunk:  # the end
             return
         self._chunks.append(chunk)
-        if self._is_kept and self._budget.take(len(chunk), self._taken):
+        if self._keeps and self._budget.take(len(chunk), self._taken):
             self._taken += len(chunk)
         else:
             self._stop_keeping()
 
     def _stop_keeping(self) -> None:
-        self._is_kept = False
+        self._keeps = False
         self._budget.give_back(self._taken)
         self._taken = 0
 
