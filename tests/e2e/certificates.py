@@ -1,50 +1,23 @@
-"""Certificates for 127.0.0.1, made when they are needed."""
+"""Files of certificates for 127.0.0.1, made when they are needed."""
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from benchmarks.rehearsal.certificates import Authority
 
 
-@dataclass(frozen=True)
-class Authority:
-    """A CA."""
-
-    certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
-
-    @classmethod
-    def named(cls, name: str) -> Authority:
-        """A new one."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        return cls(_certificate(name, key, None, key), key)
-
-    def issue(self, folder: Path, name: str) -> None:
-        """Writes NAME.pem and NAME.key."""
-        own = ec.generate_private_key(ec.SECP256R1())
-        write(folder, name, _certificate(name, own, self.certificate, self.key), own)
-
-    def write(self, folder: Path, name: str) -> None:
-        """Writes the CA's own NAME.pem and NAME.key."""
-        write(folder, name, self.certificate, self.key)
+def write_issued(authority: Authority, folder: Path, name: str) -> None:
+    """Writes NAME.pem and NAME.key of a CA's."""
+    pair = authority.issue(name, ("127.0.0.1",))
+    (folder / f"{name}.pem").write_bytes(pair.certificate)
+    (folder / f"{name}.key").write_bytes(pair.key)
 
 
-def write(
-    folder: Path, name: str, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey
-) -> None:
-    """Writes both files."""
-    pem = serialization.Encoding.PEM
-    (folder / f"{name}.pem").write_bytes(certificate.public_bytes(pem))
-    plain = serialization.NoEncryption()
-    form = serialization.PrivateFormat.PKCS8
-    (folder / f"{name}.key").write_bytes(key.private_bytes(pem, form, plain))
+def write_authority(authority: Authority, folder: Path, name: str) -> None:
+    """Writes NAME.pem, by which the CA is trusted."""
+    (folder / f"{name}.pem").write_bytes(authority.pem)
 
 
 class Secret:
@@ -59,10 +32,10 @@ class Secret:
         self._versions += 1
         version = self.folder / f"..{self._versions}"
         version.mkdir(parents=True)
-        authority.issue(version, name)
+        write_issued(authority, version, name)
         for suffix in ("pem", "key"):
             (version / f"{name}.{suffix}").rename(version / f"server.{suffix}")
-        client_authority.write(version, "ca")
+        write_authority(client_authority, version, "ca")
         self.point(version)
 
     def point(self, version: Path) -> None:
@@ -73,26 +46,3 @@ class Secret:
         for name in ("server.pem", "server.key", "ca.pem"):
             if not (self.folder / name).is_symlink():
                 (self.folder / name).symlink_to(f"..data/{name}")
-
-
-def _certificate(
-    name: str,
-    key: ec.EllipticCurvePrivateKey,
-    issuer: x509.Certificate | None,
-    issuer_key: ec.EllipticCurvePrivateKey,
-) -> x509.Certificate:
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer.subject if issuer else subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        .sign(issuer_key, hashes.SHA256())
-    )

@@ -10,8 +10,13 @@ from tests.e2e.processes import fetch
 
 
 async def metric(address: str, name: str, **labels: str) -> float:
-    """The sum of a metric's samples that have these labels."""
+    """The sum of a metric's samples that have these labels, at an address."""
     _, page = await asyncio.to_thread(fetch, f"http://{address}/metrics")
+    return value_of(page, name, **labels)
+
+
+def value_of(page: str, name: str, **labels: str) -> float:
+    """The sum of a metric's samples that have these labels, on a page."""
     return sum(
         sample.value
         for family in text_string_to_metric_families(page)

@@ -8,9 +8,10 @@ import grpc
 import pytest
 from cryptography import x509
 
+from benchmarks.rehearsal.certificates import Authority
 from imagesafety.client import ConceptSet, ScoringClient, ScoringError, TlsFiles
 from imagesafety.policy import Concept, Prompt
-from tests.e2e.certificates import Authority, Secret
+from tests.e2e.certificates import Secret, write_authority, write_issued
 from tests.e2e.processes import inference, off_loop, wait_until
 from tests.e2e.test_pair import GOOD
 
@@ -40,10 +41,10 @@ def shown(address: str) -> str:
 
 @pytest.mark.parametrize("age", ["0", "1"])
 async def test_new_files_hold_for_new_connections(tmp_path: Path, age: str) -> None:
-    old, new = Authority.named("old"), Authority.named("new")
+    old, new = Authority("old"), Authority("new")
     for name, authority in (("old", old), ("new", new)):
-        authority.write(tmp_path, name)
-        authority.issue(tmp_path, f"{name}-client")
+        write_authority(authority, tmp_path, name)
+        write_issued(authority, tmp_path, f"{name}-client")
     secret = Secret(tmp_path / "secret")
     secret.swap(old, old, "first")
 
@@ -79,10 +80,10 @@ async def test_new_files_hold_for_new_connections(tmp_path: Path, age: str) -> N
 
             broken = secret.folder / "..broken"
             broken.mkdir()
-            new.issue(broken, "server")
-            new.issue(broken, "other")
+            write_issued(new, broken, "server")
+            write_issued(new, broken, "other")
             (broken / "other.key").replace(broken / "server.key")
-            new.write(broken, "ca")
+            write_authority(new, broken, "ca")
             secret.point(broken)
             for _ in range(3):
                 assert shown(address) == "third"

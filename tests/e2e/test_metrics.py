@@ -16,6 +16,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.calls import Caller, bulk_answers, bulk_header, header, piece
+from tests.e2e.metrics_page import value_of
 from tests.e2e.pict_rs import post
 from tests.e2e.processes import fetch, free_port, gateway, inference, is_alive, wait_until
 from tests.media import drawn, still
@@ -44,12 +45,7 @@ class Watched:
 
     def value(self, name: str, **labels: str) -> float:
         """The sum of the samples that have these labels."""
-        return sum(
-            sample.value
-            for family in text_string_to_metric_families(self.scraped())
-            for sample in family.samples
-            if sample.name == name and labels.items() <= sample.labels.items()
-        )
+        return value_of(self.scraped(), name, **labels)
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,11 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 from grpc_status import rpc_status
 
+from benchmarks.rehearsal.certificates import Authority
 from imagesafety.client import ConceptSet, ScoringClient, ScoringError, TlsFiles
 from imagesafety.policy import Concept, Prompt
 from imagesafety.v1 import scoring_pb2, scoring_pb2_grpc
-from tests.e2e.certificates import Authority
+from tests.e2e.certificates import write_authority, write_issued
 from tests.e2e.conftest import Pair
 from tests.e2e.processes import inference, off_loop, wait_until
 from tests.e2e.test_pair import BAD, GOOD
@@ -349,10 +350,10 @@ class _Slow:
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("certificates")
-    authority = Authority.named("ca")
-    authority.write(folder, "ca")
+    authority = Authority("ca")
+    write_authority(authority, folder, "ca")
     for name in ("server", "client"):
-        authority.issue(folder, name)
+        write_issued(authority, folder, name)
     return folder
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.rehearsal.certificates import Authority
 from inference.tls import TlsFiles, _Reader
-from tests.e2e.certificates import Authority
+from tests.e2e.certificates import write_issued
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ def files(tmp_path: Path) -> TlsFiles:
 
 
 def issue(folder: Path) -> None:
-    Authority.named("ca").issue(folder, "server")
+    write_issued(Authority("ca"), folder, "server")
 
 
 def test_what_can_not_be_read_once_is_tried_again_each_second(
