@@ -24,7 +24,6 @@ INFERENCE_FLAGS = (
     *("--backend", "pytorch", "--threads", "1", "--parallel-batches", "1"),
     *("--decode-workers", "1", "--max-batch", "8", "--log-level", "warning"),
 )
-CONNECTION_AGE = 5.0  # seconds, so that new addresses are found soon
 SLOW_PERIOD = 0.04
 
 
@@ -136,7 +135,7 @@ class Fleet:
         host = host or self.new_host()
         address = f"{host}:{self.port}"
         command = [sys.executable, "-m", "inference", "--listen", address, "--model", self.model]
-        command += ["--max-connection-age", str(CONNECTION_AGE), *INFERENCE_FLAGS]
+        command += INFERENCE_FLAGS
         if tls is not None:
             command += ["--tls-certificate", str(tls.certificate), "--tls-key", str(tls.key)]
             command += ["--tls-client-ca", str(tls.authorities)]
