@@ -29,7 +29,8 @@ def server(tmp_path: Path) -> Iterator[AdminServer]:
 
 
 @pytest.fixture
-def watched(browser: Browser) -> Iterator[Watched]:
+def watched(browser: Browser, server: AdminServer) -> Iterator[Watched]:
+    # With the server, so that it goes first: a page may still load its icon when a test ends.
     context = browser.new_context()
     yield (watched := Watched(context))
     context.close()
