@@ -211,3 +211,21 @@ def _pinned(command: list[str], core: int | None) -> list[str]:
 def cores() -> list[int]:
     """The processor cores that we may use."""
     return sorted(os.sched_getaffinity(0))
+
+
+@contextlib.contextmanager
+def leaving(core: int | None) -> Iterator[None]:
+    """Keeps this process, and those that it starts meanwhile, off a core."""
+    before = cores()
+    _confine([one for one in before if one != core])
+    try:
+        yield
+    finally:
+        _confine(before)
+
+
+def _confine(allowed: Sequence[int]) -> None:
+    """For each thread: one that is started later has the cores of the thread that starts it."""
+    for thread in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            os.sched_setaffinity(int(thread.name), allowed)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from benchmarks.rehearsal import arrivals
 from benchmarks.rehearsal.certificates import TlsFolder
 from benchmarks.rehearsal.checker import Similarities, Verdict, check
-from benchmarks.rehearsal.fleet import Fleet, GatewayPlace, Process
+from benchmarks.rehearsal.fleet import Fleet, GatewayPlace, Process, leaving
 from benchmarks.rehearsal.history import History, LedgerRow
 from benchmarks.rehearsal.ledger_rows import read_rows
 from benchmarks.rehearsal.name_server import NameServer, name_server
@@ -47,6 +47,8 @@ class Plan:
     """Uploads at once where the capacity is measured."""
     tls: tuple[TlsFolder, TlsFolder] | None = None
     """The files of inference and of the gateways."""
+    replica_core: int | None = None
+    """The only core that replicas may use, and nobody else; None: all use all."""
 
 
 @dataclass
@@ -88,7 +90,10 @@ class Stage:
         """One more, which no name points to yet."""
         tls = self.plan.tls[0] if self.plan.tls else None
         flags = self.plan.replica_flags
-        return await asyncio.to_thread(self.fleet.start_replica, *flags, host=host, tls=tls)
+        core = self.plan.replica_core
+        return await asyncio.to_thread(
+            self.fleet.start_replica, *flags, host=host, tls=tls, core=core
+        )
 
     async def start_gateway(self, place: GatewayPlace) -> Process:
         """A process at this place."""
@@ -146,6 +151,7 @@ async def stage(plan: Plan) -> AsyncIterator[Stage]:
     """Starts everything, scores each picture alone and measures the capacity."""
     pictures = Pictures(await asyncio.to_thread(drawings, PICTURES))
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(leaving(plan.replica_core))
         fleet = stack.enter_context(Fleet(model=plan.model, policy=plan.policy))
         port = free_port()
         names = await stack.enter_async_context(name_server(NAME, "127.0.0.1", port))
