@@ -19,6 +19,8 @@ from inference.work_queue import Entry, Priority, QueueFullError, WorkQueue
 _LATER = 8.0
 # How much longer a batch with uploads may take for the bulk work that fills it up.
 _PADDED = 1.25
+# For how many seconds after an upload others count as likely to come.
+_UPLOADS_COME = 10.0
 
 
 class DeadlineUnmeetableError(Exception):
@@ -88,6 +90,8 @@ class ScheduleLimits:
     device may wait for a batch to fill; `weights` are those of clients by name; `spare` is which
     part of the time until its deadline a new job must leave over, by estimate, if others are ahead
     of it: who is admitted to be done at the last moment is late when anything takes longer.
+    `short_batch` is the most that a batch of bulk work takes while uploads come, each of which may
+    have to wait for one; 0: as any other.
     """
 
     max_batch: int
@@ -96,6 +100,7 @@ class ScheduleLimits:
     overlap: int = 1
     weights: Mapping[str, float] = field(default_factory=dict)
     spare: float = 0.0
+    short_batch: int = 0
 
 
 class Schedule:
@@ -111,6 +116,7 @@ class Schedule:
         self._running: dict[int, _Running] = {}
         self._last_end = 0.0
         self._since = 0.0  # when the first of those came who wait for the next batch
+        self._last_upload = -math.inf  # when it came
         self._next_number = 0
 
     def add(
@@ -133,6 +139,8 @@ class Schedule:
         ticket = self._queue.add(None, priority, deadline, client, places, views)
         if not any(self._waiting.values()):
             self._since = now
+        if priority is Priority.INTERACTIVE:
+            self._last_upload = now
         self._jobs[ticket] = _Job(views, priority)
         self._waiting[priority] += views
         return ticket
@@ -186,7 +194,7 @@ class Schedule:
         waiting = sum(self._waiting.values())
         if now < wake_at and not self._running and waiting < self._limits.max_batch:
             return Step(None, tuple(refused), wake_at)
-        parts = self._fill(terms, refused)
+        parts = self._fill(terms, refused, self._most(first.priority, now))
         return Step(self._begin(parts, now), tuple(refused))
 
     def finished(self, number: int, now: float, failed: Collection[int] = ()) -> Outcome:
@@ -270,10 +278,15 @@ class Schedule:
             refused.append(entry.ticket)
         return entry
 
-    def _fill(self, terms: _Terms, refused: list[int]) -> tuple[Part, ...]:
+    def _most(self, first: Priority, now: float) -> int:
+        """How many views the next batch may have, by whose turn it is."""
+        short, most = self._limits.short_batch, self._limits.max_batch
+        uploads_come = now - self._last_upload < _UPLOADS_COME
+        return min(short or most, most) if first is Priority.BULK and uploads_come else most
+
+    def _fill(self, terms: _Terms, refused: list[int], most: int) -> tuple[Part, ...]:
         """The next batch, as large as it can be without making one of its jobs late."""
-        most = self._limits.max_batch
-        later = _LATER * self._alone(most) / most
+        later = _LATER * self._alone(self._limits.max_batch) / self._limits.max_batch
         tickets: set[int] = set()
         parts: list[Part] = []
         due, longest = math.inf, math.inf

@@ -15,7 +15,7 @@ import grpc
 from imagesafety.v1 import scoring_pb2
 from inference.admission import Admission, AdmissionLimits
 from inference.batch_schedule import Schedule, ScheduleLimits
-from inference.batch_times import BatchTimes, worthwhile_size
+from inference.batch_times import BatchTimes, shortest_size, worthwhile_size
 from inference.batcher import Batcher
 from inference.concepts import ConceptCache
 from inference.decoder.media import MediaLimits, Preprocessing
@@ -212,15 +212,21 @@ async def _measured(
     wanted = None if settings.max_batch == "auto" else settings.max_batch
     view_bytes = encoder.description.preprocessing.view_bytes
     measured = await measure_batches(thread.encode_images, view_bytes, wanted, encoder.concurrency)
+    max_batch = wanted or worthwhile_size(measured, encoder.concurrency)
     limits = ScheduleLimits(
-        max_batch=wanted or worthwhile_size(measured, encoder.concurrency),
+        max_batch=max_batch,
+        short_batch=shortest_size(measured, max_batch),
         max_queue=settings.max_queue,
         max_delay=settings.max_queue_delay,
         overlap=encoder.concurrency,
         weights=settings.weights,
         spare=_SPARE,
     )
-    log.info("batches of at most %d", limits.max_batch)
+    log.info(
+        "batches of at most %d, of bulk work of %d while uploads come",
+        limits.max_batch,
+        limits.short_batch,
+    )
     return BatchTimes(measured, encoder.concurrency), limits
 
 

@@ -38,6 +38,7 @@ LIMITS = st.builds(
     overlap=st.integers(1, 2),
     max_delay=st.sampled_from([0.0, 0.0, 0.1]),
     weights=st.sampled_from([{}, {"a": 3.0}]),
+    short_batch=st.sampled_from([0, 0, 1, 3]),
 )
 COSTS = st.tuples(st.floats(0, 0.2), st.floats(0.001, 0.1))
 
@@ -178,6 +179,19 @@ def test_uploads_do_not_wait_for_bulk_work_in_their_own_batch(
     record = simulate([*bulk, Arrival(0.1, deadline=60.0)], ScheduleLimits(8, 200), costs)
     assert [len(batch.parts) for batch in record.batches if (100, 0) in batch.parts] == [size]
     assert all(len(batch.parts) == 8 for batch in record.batches[2:-2])
+
+
+def test_an_upload_waits_for_a_short_batch_of_bulk_work_only_while_uploads_come() -> None:
+    bulk = [Arrival(0.0, priority=Priority.BULK) for _ in range(400)]
+    uploads = [Arrival(at, deadline=60.0) for at in (1.0, 3.0)]
+    limits = ScheduleLimits(8, 500, short_batch=2)
+    record = simulate([*bulk, *uploads], limits, (0.0, 0.1))
+    sizes = {batch.began: len(batch.parts) for batch in record.batches}
+    # The first has to wait for what nobody knew of: the second one not.
+    assert {size for began, size in sizes.items() if began < 1.0} == {8}
+    assert {size for began, size in sizes.items() if 1.7 < began < 12.9} == {1, 2}
+    assert {size for began, size in sizes.items() if 13.1 < began < 35.0} == {8}
+    assert record.ends[401][1] <= 3.0 + 0.2 + 0.1 + 1e-9
 
 
 def test_a_batch_that_fails_is_tried_in_halves_until_the_guilty_one_is_found() -> None:

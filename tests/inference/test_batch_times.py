@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.batch_times import BatchTimes, worthwhile_size
+from inference.batch_times import BatchTimes, shortest_size, worthwhile_size
 
 MEASURED = {1: 0.010, 2: 0.012, 4: 0.020, 8: 0.040}
 tables = st.dictionaries(st.integers(1, 256), st.floats(0, 10), min_size=1, max_size=9)
@@ -141,3 +141,21 @@ def test_the_largest_batch_that_is_about_as_fast_as_any(
     measured: dict[int, float], overlap: int, size: int
 ) -> None:
     assert worthwhile_size(measured, overlap) == size
+
+
+@pytest.mark.parametrize(
+    ("measured", "max_batch", "size"),
+    [
+        (MEASURED, 8, 4),  # 200 a second, as with 8
+        (MEASURED, 2, 2),
+        ({1: 0.0104, 2: 0.02, 4: 0.04}, 4, 1),  # a loss of 5 % is none
+        ({1: 0.02, 2: 0.021, 4: 0.022}, 4, 4),
+        ({1: 0.0, 2: 0.0}, 2, 1),
+        ({5: 1.0}, 5, 5),
+        ({5: 1.0}, 3, 3),
+    ],
+)
+def test_the_smallest_batch_that_is_about_as_fast_as_any(
+    measured: dict[int, float], max_batch: int, size: int
+) -> None:
+    assert shortest_size(measured, max_batch) == size

@@ -39,6 +39,7 @@ async def fair(options: Options) -> list[Line]:
         target = it.fleet.replicas[0].service.address
         batches = await batch_seconds(target, pictures, concepts, MAX_BATCH, 9)
         for _ in range(ROUNDS):
+            await it.client.post()  # after the last batch of the bulk clients that have just left
             idle += await arrivals.one_by_one(it.client, RATE, seconds)
             bulk += await _loaded(it, target, pictures, concepts, 2 * seconds, loaded)
         verdict = it.judged()
