@@ -53,13 +53,16 @@ class BulkStream:
         idle_seconds: float,
         observed: ObservedCall,
         draining: Callable[[], bool] = lambda: False,
+        broken_off: Callable[[], bool] = lambda: False,
     ) -> None:
         """At most `max_images` are worked on at once, and as many are in pieces at once.
 
         Those are given up when nothing comes for `idle_seconds`. `observed` is told of each
         image that does not get as far as `score`. The stream ends when there was nothing to do on
-        it for ten times `idle_seconds`, or is nothing while the service is `draining`.
+        it for ten times `idle_seconds`, or is nothing while the service is `draining`, or is
+        `broken_off` whatever there is to do.
         """
+        self._broken_off = broken_off
         self._draining = draining
         self._observed = observed
         self._score = score
@@ -121,12 +124,15 @@ class BulkStream:
         """Gives up images in pieces when the client sends nothing; the stream may go on.
 
         Raises ScoringError for a stream that has nothing to do, which would keep a place for
-        nothing, and the service from ending.
+        nothing, and the service from ending; and for any when the service ends all the same.
         """
         worked = time.monotonic()
         while True:
             await asyncio.sleep(min(_LOOK_SECONDS, self._idle_seconds / 10))
             now = time.monotonic()
+            if self._broken_off():
+                message = "the replica has shut down before this was done"
+                raise ScoringError(Reason.DRAINING, message)
             if self._works():
                 worked = now
             elif self._draining():

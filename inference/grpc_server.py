@@ -19,6 +19,7 @@ from inference.settings import Settings
 _MAX_PENDING = 10_000  # calls that have come, and are not looked at yet
 
 _LOOK_SECONDS, _QUIET_LOOKS = 0.25, 3  # after which a draining server is done
+_LAST_WORDS_SECONDS = 3.0  # in which calls that are broken off are told so
 
 
 class GrpcServer:
@@ -70,8 +71,13 @@ class GrpcServer:
         self._scoring.drain()
         self._load_reports.drain()
         await self._health.drain()
-        stopping = asyncio.create_task(self._server.stop(self._drain_seconds))
+        grace = self._drain_seconds + _LAST_WORDS_SECONDS
+        stopping = asyncio.create_task(self._server.stop(grace))
         done = asyncio.create_task(self._done())
+        await asyncio.wait(
+            (stopping, done), timeout=self._drain_seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        self._scoring.break_off()  # gRPC would end calls as CANCELLED, which clients don't retry
         await asyncio.wait((stopping, done), return_when=asyncio.FIRST_COMPLETED)
         done.cancel()
         await self._server.stop(None)  # breaks off streams of other services that nobody ends

@@ -76,6 +76,8 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         self._parsed = parsed
         self._load = load or Load()
         self._draining = False
+        self._broken_off = False
+        self._patience: set[asyncio.Timeout] = set()  # with each ScoreImage call
         self._max_streams = max_streams
         self._streams = 0
         self.calls = 0
@@ -84,6 +86,12 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
     def drain(self) -> None:
         """From now on, refuses the images that streams still bring."""
         self._draining = True
+
+    def break_off(self) -> None:
+        """Ends the calls that are still running, as something to be tried elsewhere."""
+        self._broken_off = True
+        for limit in self._patience:
+            limit.reschedule(asyncio.get_running_loop().time())
 
     async def DescribeModel(  # noqa: N802
         self,
@@ -112,12 +120,12 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         """See scoring.proto."""
         begun, deadline = time.monotonic(), _deadline(context)
         try:
-            with (
-                ObservedCall(self._metrics, begun, deadline).image(begun),
-                server_span("ScoreImage", _headers(context)),
-                self._running(),
-                self._counted(),
-            ):
+            async with contextlib.AsyncExitStack() as around:
+                around.enter_context(ObservedCall(self._metrics, begun, deadline).image(begun))
+                around.enter_context(server_span("ScoreImage", _headers(context)))
+                around.enter_context(self._running())
+                around.enter_context(self._counted())
+                await around.enter_async_context(self._until_broken_off())
                 with self._admission.arriving():
                     header = (await self._first(request_iterator)).header
                 options = self._options(header.options, Priority.INTERACTIVE)
@@ -165,6 +173,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
                     idle_seconds=self._idle_seconds,
                     observed=observed,
                     draining=lambda: self._draining,
+                    broken_off=lambda: self._broken_off,
                 )
                 async for response in stream.responses(request_iterator):
                     yield response
@@ -178,6 +187,22 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             yield
         finally:
             self.calls -= 1
+
+    @contextlib.asynccontextmanager
+    async def _until_broken_off(self) -> AsyncIterator[None]:
+        """Raises ScoringError in the block when `break_off` is called."""
+        limit = asyncio.timeout(0 if self._broken_off else None)
+        self._patience.add(limit)
+        try:
+            async with limit:
+                yield
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            message = "the replica has shut down before this was done"
+            raise ScoringError(Reason.DRAINING, message) from None
+        finally:
+            self._patience.discard(limit)
 
     @contextlib.contextmanager
     def _stream(self) -> Iterator[None]:

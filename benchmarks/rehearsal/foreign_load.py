@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.rehearsal.process_tree import figures, tree
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_IDLE, _IO_WAIT = 3, 4  # columns of /proc/stat; the first eight add up to all time
+_IDLE, _IO_WAIT = 3, 4  # columns of /proc/stat; the first eight add up to all time, in ticks
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Moment:
 def moment() -> Moment:
     """Now. Ours are this process, its living descendants, and the children that it waited for."""
     line = Path("/proc/stat").read_text().splitlines()[0]
-    columns = [int(column) / _TICKS for column in line.split()[1:9]]
+    ticks = [int(column) for column in line.split()[1:9]]
     times = os.times()
     living = sum(process.cpu_seconds for process in tree(figures(), os.getpid()))
     return Moment(
         time.monotonic(),
-        sum(columns) - columns[_IDLE] - columns[_IO_WAIT],
+        (sum(ticks) - ticks[_IDLE] - ticks[_IO_WAIT]) / _TICKS,
         living + times.children_user + times.children_system,
     )
 

@@ -4,6 +4,7 @@ import asyncio
 import signal
 
 import grpc
+import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -87,6 +88,16 @@ async def test_what_does_not_finish_is_broken_off() -> None:
         async with Caller(service.address) as caller:
             call = caller.stub.ScoreImage()
             await call.write(header())
+            stream = caller.stub.ScoreImages()
+            answers = bulk_answers(stream)
+            await stream.write(bulk_header())
+            await stream.write(piece("before", BAD, last=True))
+            assert await anext(answers) == ("before", "scores")
+            await stream.write(piece("begun", BAD[:10]))
             await told_to_stop(service)
-            assert (await ended(call, [], half_closes=False)).code is CODE.UNAVAILABLE
+            end = await ended(call, [], half_closes=False)
+            assert (end.code, end.reason) == (CODE.UNAVAILABLE, "DRAINING")
+            with pytest.raises(grpc.aio.AioRpcError) as broken_off:
+                await anext(answers)
+            assert broken_off.value.code() is CODE.UNAVAILABLE
         assert await asyncio.to_thread(service.process.wait, 60) == 0
