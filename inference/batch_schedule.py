@@ -153,7 +153,7 @@ class Schedule:
         most = start - now + self._alone(self._queue.waiting(priority) + views)
         if not self.is_late(most, deadline - now):
             return most  # however it is shared out; that is good enough
-        each = self._alone(self._limits.max_batch) / self._limits.max_batch
+        each = self._each()
         ahead = self._queue.ahead(
             priority, deadline, client, views, start, each, later=_LATER * each
         )
@@ -246,6 +246,10 @@ class Schedule:
     def _alone(self, views: int) -> float:
         return self._times.of_many(views, self._limits.max_batch)
 
+    def _each(self) -> float:
+        """Seconds that a view takes in a full batch."""
+        return self._times(self._limits.max_batch) / self._limits.max_batch
+
     def _terms(self, now: float) -> _Terms:
         # While more waits than a batch takes, none is made small for one job's deadline: that
         # would make so many others late. Bulk work is late anyway where others wait.
@@ -280,13 +284,15 @@ class Schedule:
 
     def _most(self, first: Priority, now: float) -> int:
         """How many views the next batch may have, by whose turn it is."""
-        short, most = self._limits.short_batch, self._limits.max_batch
+        limits = self._limits
         uploads_come = now - self._last_upload < _UPLOADS_COME
-        return min(short or most, most) if first is Priority.BULK and uploads_come else most
+        if first is Priority.BULK and uploads_come and limits.short_batch:
+            return min(limits.short_batch, limits.max_batch)
+        return limits.max_batch
 
     def _fill(self, terms: _Terms, refused: list[int], most: int) -> tuple[Part, ...]:
         """The next batch, as large as it can be without making one of its jobs late."""
-        later = _LATER * self._alone(self._limits.max_batch) / self._limits.max_batch
+        later = _LATER * self._each()
         tickets: set[int] = set()
         parts: list[Part] = []
         due, longest = math.inf, math.inf

@@ -11,7 +11,7 @@ _MOST = 2.0  # how far one batch may be off before it counts as no more than tha
 _AGREE = 3  # so many batches in a row that are off the same way count in full
 _LEAST = 0.01  # of what was measured: no batch counts as faster
 _FORGOTTEN = 0.02  # of a slowdown, with every batch that was refused because of it
-_ENOUGH = 0.95  # of the best rate: what is this close counts as about as fast
+_ENOUGH = 0.95  # of the best rate: as much counts as about as fast
 LONGEST_SECONDS = 1.0
 """What one batch may take, if we have the choice: whoever comes next waits for it."""
 
@@ -88,13 +88,16 @@ def worthwhile_size(measured: Mapping[int, float], overlap: int = 1) -> int:
     """
     # As many as overlap are under way at once, and each takes as many times longer.
     short = {size: s for size, s in measured.items() if s * overlap <= LONGEST_SECONDS}
-    short = short or {min(measured): measured[min(measured)]}
-    best = min(seconds / size for size, seconds in short.items())
-    return max(size for size, seconds in short.items() if seconds / size * _ENOUGH <= best)
+    return max(_about_as_fast(short or {min(measured): measured[min(measured)]}))
 
 
 def shortest_size(measured: Mapping[int, float], max_batch: int) -> int:
     """The smallest batch that is about as fast, by the view, as any up to `max_batch`."""
-    rates = {size: s / size for size, s in measured.items() if size <= max_batch}
-    best = min(rates.values(), default=0.0)
-    return min((size for size, s in rates.items() if s * _ENOUGH <= best), default=max_batch)
+    allowed = {size: seconds for size, seconds in measured.items() if size <= max_batch}
+    return min(_about_as_fast(allowed), default=max_batch)
+
+
+def _about_as_fast(measured: Mapping[int, float]) -> list[int]:
+    """The sizes that are about as fast, by the view, as the best of them."""
+    best = min((seconds / size for size, seconds in measured.items()), default=0.0)
+    return [size for size, seconds in measured.items() if seconds / size * _ENOUGH <= best]

@@ -20,6 +20,7 @@ ScoreFunction = Callable[[SharedFile, str], Awaitable[scoring_pb2.ImageScores]]
 """Scores a file of a declared type, and counts what comes of it. Raises ScoringError."""
 
 SLOWEST_BYTES = 32 * 1024  # a second: what comes slower, on the whole, is given up
+BROKEN_OFF = "the replica has shut down before this was done"
 MAX_NAME_CHARACTERS = 256  # of a request_id or a media type
 _IDLE_STREAM = 10  # times what an image may keep us waiting
 _CANCEL_SECONDS = 0.1
@@ -131,8 +132,7 @@ class BulkStream:
             await asyncio.sleep(min(_LOOK_SECONDS, self._idle_seconds / 10))
             now = time.monotonic()
             if self._broken_off():
-                message = "the replica has shut down before this was done"
-                raise ScoringError(Reason.DRAINING, message)
+                raise ScoringError(Reason.DRAINING, BROKEN_OFF)
             if self._works():
                 worked = now
             elif self._draining():

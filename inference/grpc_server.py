@@ -77,7 +77,7 @@ class GrpcServer:
         await asyncio.wait(
             (stopping, done), timeout=self._drain_seconds, return_when=asyncio.FIRST_COMPLETED
         )
-        self._scoring.break_off()  # gRPC would end calls as CANCELLED, which clients don't retry
+        self._scoring.break_off()  # as UNAVAILABLE; gRPC says CANCELLED now and then
         await asyncio.wait((stopping, done), return_when=asyncio.FIRST_COMPLETED)
         done.cancel()
         await self._server.stop(None)  # breaks off streams of other services that nobody ends

@@ -15,7 +15,7 @@ import grpc
 
 from imagesafety.v1 import scoring_pb2, scoring_pb2_grpc
 from inference.admission import Admission, ImageBuffer, Sender
-from inference.bulk_stream import SLOWEST_BYTES, BulkStream
+from inference.bulk_stream import BROKEN_OFF, SLOWEST_BYTES, BulkStream
 from inference.encoder import ModelDescription
 from inference.errors import REFUSALS, Reason, ScoringError
 from inference.load import Load
@@ -120,22 +120,14 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         """See scoring.proto."""
         begun, deadline = time.monotonic(), _deadline(context)
         try:
-            async with contextlib.AsyncExitStack() as around:
-                around.enter_context(ObservedCall(self._metrics, begun, deadline).image(begun))
-                around.enter_context(server_span("ScoreImage", _headers(context)))
-                around.enter_context(self._running())
-                around.enter_context(self._counted())
-                await around.enter_async_context(self._until_broken_off())
-                with self._admission.arriving():
-                    header = (await self._first(request_iterator)).header
-                options = self._options(header.options, Priority.INTERACTIVE)
-                self._scorer.refuse_late(options, deadline)
-                with self._admission.image(_sender(options)) as buffer:
-                    await self._receive(request_iterator, buffer)
-                    file = buffer.complete()
-                    self._metrics.observe_stage("receive", time.monotonic() - begun)
-                    self._scorer.refuse_late(options, deadline)
-                    scores = await self._score(file, header.media_type, options, deadline)
+            with (
+                ObservedCall(self._metrics, begun, deadline).image(begun),
+                server_span("ScoreImage", _headers(context)),
+                self._running(),
+                self._counted(),
+            ):
+                async with self._until_broken_off():
+                    scores = await self._score_call(request_iterator, begun, deadline)
         except ScoringError as error:
             await _abort(context, error)
         return scoring_pb2.ScoreImageResponse(scores=scores)
@@ -180,6 +172,24 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         except ScoringError as error:
             await _abort(context, error)
 
+    async def _score_call(
+        self,
+        messages: AsyncIterator[scoring_pb2.ScoreImageRequest],
+        begun: float,
+        deadline: float,
+    ) -> scoring_pb2.ImageScores:
+        """Takes the image of a ScoreImage call in and scores it. Raises ScoringError."""
+        with self._admission.arriving():
+            header = (await self._first(messages)).header
+        options = self._options(header.options, Priority.INTERACTIVE)
+        self._scorer.refuse_late(options, deadline)
+        with self._admission.image(_sender(options)) as buffer:
+            await self._receive(messages, buffer)
+            file = buffer.complete()
+            self._metrics.observe_stage("receive", time.monotonic() - begun)
+            self._scorer.refuse_late(options, deadline)
+            return await self._score(file, header.media_type, options, deadline)
+
     @contextlib.contextmanager
     def _running(self) -> Iterator[None]:
         self.calls += 1
@@ -199,8 +209,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         except TimeoutError:
             if not limit.expired():
                 raise
-            message = "the replica has shut down before this was done"
-            raise ScoringError(Reason.DRAINING, message) from None
+            raise ScoringError(Reason.DRAINING, BROKEN_OFF) from None
         finally:
             self._patience.discard(limit)
 

@@ -35,7 +35,7 @@ async def overload(options: Options) -> list[Line]:
     three times the uploads would else leave them less of it than they had for the capacity.
     """
     seconds = options.of(40.0)
-    mine = cores()
+    core = cores()[0] if len(cores()) > 1 else None
     heavy = await asyncio.to_thread(heavy_model)
     plan = Plan(
         replicas=2,
@@ -44,7 +44,7 @@ async def overload(options: Options) -> list[Line]:
         policy=heavy.policy,
         measure_seconds=seconds / 4,
         concurrency=CONCURRENCY,
-        replica_core=mine[0] if len(mine) > 1 else None,
+        replica_core=core,
     )
     async with stage(plan) as it:
         watched = [*it.fleet.replicas, *it.fleet.gateways]
@@ -63,7 +63,7 @@ async def overload(options: Options) -> list[Line]:
             *history_lines(ROW, verdict),
             *latency_lines(ROW, it),
             _longest(it),
-            told(ROW, "on a core of their own", "both replicas" if len(mine) > 1 else "nobody"),
+            told(ROW, "on a core of their own", "nobody" if core is None else "both replicas"),
             told(ROW, "capacity before and after", f"{it.capacity:.1f}, {again:.1f} uploads/s"),
             at_least(ROW, "goodput against the mean of these", goodput / capacity, GOODPUT),
             told(ROW, "unscanned", f"{verdict.unseen} of {verdict.sent}: {it.unscanned_causes()}"),
