@@ -68,7 +68,7 @@ evaluate-demo: .venv/installed
 # Everything that the extras need, pinned. Run it to move to newer versions.
 constraints:
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --editable '.[gateway,inference,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[gateway,inference,evaluate,scan,dev]'
 	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
 	touch .venv/installed
 
@@ -76,7 +76,7 @@ constraints:
 	@$(PYTHON) -c 'import sys; sys.exit("imagesafety needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing what the services need (torch is large: some minutes the first time)"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gateway,inference,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gateway,inference,evaluate,scan,dev]'
 	touch .venv/installed
 
 # What `make bench-peers` compares with. The model is theirs and ours: torch, open_clip and Pillow

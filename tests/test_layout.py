@@ -47,12 +47,20 @@ def importing(package: str, name: str) -> set[str]:
         ("imagesafety", "telemetry"),
         *(("telemetry", name) for name in ("gateway", "imagesafety")),
         *(("gateway", name) for name in HEAVY),
-        *(("imagesafety", name) for name in HEAVY),
+        *(("imagesafety", name) for name in HEAVY if name != "numpy"),
         *(("telemetry", name) for name in HEAVY),
     ],
 )
 def test_who_imports_whom(package: str, name: str) -> None:
     assert importing(package, name) == set()
+
+
+def test_the_library_needs_numpy_only_where_figures_are_made_of_scores() -> None:
+    """The gateway's image, which has the library, has no numpy."""
+    found = {path.split("/")[1] for path in importing("imagesafety", "numpy")}
+    assert found <= {"calibration", "evaluation"}
+    for package in ("calibration", "evaluation", "stored"):
+        assert importing("gateway", f"imagesafety.{package}") == set()
 
 
 def test_inference_uses_the_generated_code_and_nothing_else_of_the_library() -> None:
