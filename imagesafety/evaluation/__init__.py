@@ -1,0 +1,1 @@
+"""Measures policies on labelled images."""
