@@ -16,7 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
-from imagesafety.client import ConceptSet, ScoringError, TlsFiles
+from imagesafety.client import ConceptSet, ScoringError
 from imagesafety.evaluation.bulk_stand_in import BulkImage, BulkOptions, BulkResult, BulkScorer
 from imagesafety.evaluation.material import LabelledFile
 from imagesafety.evaluation.read_ahead import ReadFile, read_ahead
@@ -30,6 +30,7 @@ from imagesafety.evaluation.score_cache import (
 )
 from imagesafety.policy import Policy
 from imagesafety.scores import ImageScores, ModelDescription, View
+from imagesafety.service_address import ServiceAddress
 
 TOO_LARGE = "TOO_MANY_BYTES"
 # What is wrong with a file whatever the service is set to, and however busy it is.
@@ -53,14 +54,6 @@ class ProgressBar(Protocol):
 
 class OtherModelError(Exception):
     """The service has another model than the policy is for; the message is one line."""
-
-
-@dataclass(frozen=True)
-class ServiceAddress:
-    """Where the inference service is: any gRPC target, and TLS files if it speaks TLS."""
-
-    target: str
-    tls: TlsFiles | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -232,7 +225,7 @@ def cached_scores(scores: ImageScores, concepts: int) -> CachedScores:
 
 
 def _embeddings(views: Iterable[View]) -> Floats | None:
-    rows = [getattr(view, "embedding", ()) for view in views]
+    rows = [view.embedding for view in views]
     return np.array(rows, np.float32) if all(rows) else None
 
 
