@@ -1,1 +1,1 @@
-"""Measures policies on labelled images."""
+"""What a policy does to labelled images: their scores, figures of them, and reports."""
