@@ -72,7 +72,7 @@ class ScoringClient:
 
     def __init__(self, target: str, tls: TlsFiles | None = None) -> None:
         """Raises OSError for TLS files that can't be used."""
-        self._replicas = ReplicaChannel(target, tls)
+        self.replicas = ReplicaChannel(target, tls)
         self.model: ModelIdentity | None = None
         """The model that answered last."""
 
@@ -89,12 +89,12 @@ class ScoringClient:
 
     async def close(self) -> None:
         """Ends calls that still run and closes the connection."""
-        await self._replicas.close()
+        await self.replicas.close()
 
     async def describe_model(self, *, timeout: float) -> ModelDescription:  # noqa: ASYNC109
         """Which model the service has, and its limits. Raises ScoringError."""
         try:
-            with self._replicas.stub() as stub:
+            with self.replicas.stub() as stub:
                 answer = await stub.DescribeModel(
                     scoring_pb2.DescribeModelRequest(), timeout=timeout
                 )
@@ -138,7 +138,7 @@ class ScoringClient:
             ),
             media_type=media_type,
         )
-        with self._replicas.stub() as stub, traced_attempt() as metadata:
+        with self.replicas.stub() as stub, traced_attempt() as metadata:
             call = stub.ScoreImage(timeout=timeout, metadata=metadata)
             scores = await _finish(call, header, chunks)
         self.model = scores.model

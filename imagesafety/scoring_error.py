@@ -58,3 +58,7 @@ def _reason(details: Iterable[Any]) -> str:
         if detail.Unpack(info) and info.domain == ERROR_DOMAIN:
             return str(info.reason)
     return ""
+
+
+class ServiceUnavailableError(Exception):
+    """No replica answered for so long that waiting on makes no sense."""
