@@ -6,8 +6,8 @@ an amount that is added grows as the similarities to its concept spread more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from imagesafety.calibration.budget import CalibrationError
 from imagesafety.calibration.percentiles import Percentiles
@@ -17,61 +17,80 @@ from imagesafety.provenance import Provenance, provenance_warnings
 from imagesafety.toml_lines import Place
 
 
+@dataclass(frozen=True)
+class Origin:
+    """A policy as it is for another model, and where its thresholds come from."""
+
+    policy: Policy
+    provenance: Provenance | None
+
+
 def carried(
-    old: Policy,
-    provenance: Provenance | None,
-    percentiles: Mapping[str, Percentiles],
-    moved: tuple[str, ...],
+    policy: Policy, origin: Origin, percentiles: Mapping[str, Percentiles], moved: tuple[str, ...]
 ) -> Policy:
     """The policy with adjustments, and groups other than `moved`, as they are by `percentiles`.
 
     Raises CalibrationError if nobody knows how rare the old values are.
     """
-    if not old.adjustments and set(moved) == set(old.groups):
-        return old
-    known = _known(old, provenance)
-
-    def translated(place: Place, concept: str) -> float:
-        measured = known.measured.get(place)
-        if measured is None or measured.share <= 0:
-            raise CalibrationError(_first(old, "doesn't say how rare its values are"))
-        return _written(percentiles[concept].value(measured.share))
-
-    def group(name: str, group: Group) -> Group:
-        def values(kind: str, concepts: Mapping[str, float]) -> dict[str, float]:
-            return {c: translated(("groups", name, kind, c), c) for c in concepts}
-
-        thresholds = values("thresholds", group.thresholds)
-        return replace(group, thresholds=thresholds, critical=values("critical", group.critical))
-
-    def added(concept: str, amount: float) -> float:
-        if (spread := known.spreads.get(concept)) is None or spread.deviation <= 0:
-            raise CalibrationError(_first(old, f"doesn't say how {concept!r} spreads"))
-        return _written(amount * percentiles[concept].deviation / spread.deviation)
-
-    def adjustments() -> Iterator[Adjustment]:
-        for index, change in enumerate(old.adjustments):
-            yield Adjustment(
-                {c: translated(("adjustments", index, "when", c), c) for c in change.when},
-                {concept: added(concept, amount) for concept, amount in change.add.items()},
-            )
-
-    groups = {n: g if n in moved else group(n, g) for n, g in old.groups.items()}
-    return replace(old, groups=groups, adjustments=tuple(adjustments()))
+    if not policy.adjustments and set(moved) == set(policy.groups):
+        return policy
+    translation = _Translation(origin, _known(origin), percentiles)
+    groups = {
+        name: group if name in moved else translation.group(group)
+        for name, group in policy.groups.items()
+    }
+    changes = enumerate(policy.adjustments)
+    adjustments = tuple(translation.adjustment(index, change) for index, change in changes)
+    return replace(policy, groups=groups, adjustments=adjustments)
 
 
-def _known(old: Policy, provenance: Provenance | None) -> Provenance:
-    if provenance is None:
-        raise CalibrationError(_first(old, "was never calibrated"))
-    if provenance_warnings(old, provenance):
-        raise CalibrationError(_first(old, "was changed since it was calibrated"))
-    return provenance
+@dataclass(frozen=True)
+class _Translation:
+    origin: Origin
+    known: Provenance
+    percentiles: Mapping[str, Percentiles]
+
+    def group(self, group: Group) -> Group:
+        return replace(
+            group,
+            thresholds=self._values(("groups", group.name, "thresholds"), group.thresholds),
+            critical=self._values(("groups", group.name, "critical"), group.critical),
+        )
+
+    def adjustment(self, index: int, change: Adjustment) -> Adjustment:
+        return Adjustment(
+            when=self._values(("adjustments", index, "when"), change.when),
+            add={concept: self._amount(concept, amount) for concept, amount in change.add.items()},
+        )
+
+    def _values(self, place: Place, values: Mapping[str, float]) -> dict[str, float]:
+        return {concept: self._value((*place, concept), concept) for concept in values}
+
+    def _value(self, place: Place, concept: str) -> float:
+        measured = self.known.measured.get(place)
+        if measured is None or not 0 < measured.share <= 1:
+            raise _not_carried(self.origin, "doesn't say how rare its values are")
+        return _written(self.percentiles[concept].value(measured.share))
+
+    def _amount(self, concept: str, amount: float) -> float:
+        spread = self.known.spreads.get(concept)
+        if spread is None or spread.deviation <= 0:
+            raise _not_carried(self.origin, f"doesn't say how similarities to {concept!r} spread")
+        return _written(amount * self.percentiles[concept].deviation / spread.deviation)
 
 
-def _first(old: Policy, reason: str) -> str:
-    return (
-        f"the policy {reason}, so its adjustments can't be carried to another model: "
-        f"calibrate it under its own model, {old.model}, first"
+def _known(origin: Origin) -> Provenance:
+    if origin.provenance is None:
+        raise _not_carried(origin, "was never calibrated")
+    if provenance_warnings(origin.policy, origin.provenance):
+        raise _not_carried(origin, "was changed since it was calibrated")
+    return origin.provenance
+
+
+def _not_carried(origin: Origin, reason: str) -> CalibrationError:
+    return CalibrationError(
+        f"the policy {reason}, so its adjustments and flags can't be carried to another model: "
+        f"calibrate it under its own model, {origin.policy.model}, first"
     )
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from imagesafety.calibration.sample import Floats, Sample
 
 TAIL_SHARE, FEWEST_IN_TAIL = 0.05, 20
+RAREST = 1e-12  # no smaller share is told from it
 SMALLEST_SCALE = 1e-4  # of a tail in which all values are alike
 
 
@@ -54,7 +55,7 @@ class Percentiles:
         beyond = value - self._values[-1]
         if beyond > 0:
             log_share = float(self._log_shares[-1]) - beyond / self._scale
-            return Share(math.exp(log_share), extrapolated=True)
+            return Share(max(RAREST, math.exp(log_share)), extrapolated=True)
         log_share = float(np.interp(value, self._values, self._log_shares))
         return Share(math.exp(log_share), extrapolated=False)
 

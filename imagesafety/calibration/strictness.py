@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from imagesafety.calibration.array_verdict import is_counted
-from imagesafety.calibration.percentiles import Percentiles
+from imagesafety.calibration.percentiles import RAREST, Percentiles
 from imagesafety.policy import Group, Policy
 
 DIGITS = 5  # behind the point, of what is written; similarities spread over some hundredths
 CRITICAL_RARITY = 0.1  # `critical` stands where a concept is ten times as rare as at its threshold
 # Over a threshold that half of all benign images reach, a concept says nothing.
-LOOSEST, RAREST, STEPS_A_DECADE = 0.5, 1e-12, 100
+LOOSEST, STEPS_A_DECADE = 0.5, 100
 LEVELS = tuple(
     LOOSEST * 10 ** (-step / STEPS_A_DECADE)
     for step in range(math.ceil(STEPS_A_DECADE * math.log10(LOOSEST / RAREST)))

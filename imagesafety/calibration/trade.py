@@ -7,12 +7,12 @@ no say in it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from imagesafety.calibration.array_verdict import rejected
 from imagesafety.calibration.budget import CalibrationError
-from imagesafety.calibration.percentiles import percentiles_by_concept
+from imagesafety.calibration.percentiles import Percentiles, percentiles_by_concept
 from imagesafety.calibration.sample import Sample
 from imagesafety.calibration.strictness import LEVELS, Family
 from imagesafety.policy import Policy
@@ -57,8 +57,17 @@ class Trade:
     """The benign ones."""
 
 
-def best_trade(policy: Policy, benign: Sample, bad: Sample, costs: Costs) -> Trade:
-    """The policy of the lowest cost. Raises CalibrationError for too few images."""
+def best_trade(
+    policy: Policy,
+    benign: Sample,
+    bad: Sample,
+    costs: Costs,
+    base: Callable[[Mapping[str, Percentiles]], Policy] | None = None,
+) -> Trade:
+    """The policy of the lowest cost. Raises CalibrationError for too few images.
+
+    `base` makes another policy to start from, once percentiles are known.
+    """
     (benign_half, benign_rest), (bad_half, bad_rest) = benign.halves(), bad.halves()
     halves = {"to be accepted": (benign_half, benign_rest), "to be rejected": (bad_half, bad_rest)}
     for name, parts in halves.items():
@@ -68,7 +77,8 @@ def best_trade(policy: Policy, benign: Sample, bad: Sample, costs: Costs) -> Tra
                 f"{3 * FEWEST_OF_A_HALF} of either kind"
             )
     names = [concept.name for concept in policy.concepts]
-    family = Family(policy, percentiles_by_concept(names, benign_half))
+    percentiles = percentiles_by_concept(names, benign_half)
+    family = Family(policy if base is None else base(percentiles), percentiles)
     levels = _search(family, benign_half, bad_half, costs)
     chosen = family.at_levels(levels)
     missed = len(bad_rest) - int(rejected(chosen, bad_rest).sum())

@@ -16,8 +16,8 @@ from typing import Protocol
 
 import numpy as np
 
-from imagesafety.client import ConceptSet, ScoringError
-from imagesafety.evaluation.bulk_stand_in import BulkImage, BulkOptions, BulkResult, BulkScorer
+from imagesafety.bulk import BulkImage, BulkOptions, BulkResult, BulkScorer, ScoringError
+from imagesafety.client import ConceptSet
 from imagesafety.evaluation.material import LabelledFile
 from imagesafety.evaluation.read_ahead import ReadFile, read_ahead
 from imagesafety.evaluation.score_cache import (
