@@ -83,8 +83,10 @@ def _origin(policy: Policy) -> list[str]:
     if provenance is None:
         if was_never_measured(policy):
             return [
-                "its thresholds were not measured on your images, and its rules are enforced: "
-                "see `imagesafety calibrate`"
+                (
+                    "its thresholds were not measured on your images, and its rules are enforced: "
+                    "see `imagesafety calibrate`"
+                )
             ]
         return []
     print("\n".join(described(provenance)))
