@@ -30,7 +30,7 @@ def described(provenance: Provenance) -> Iterator[str]:
     )
     rejects = provenance.false_rejects
     yield (
-        f"Of {grouped(rejects.images)} benign images that were held out it rejects "
+        f"Of the {grouped(rejects.images)} benign images that it was counted on it rejects "
         f"{grouped(rejects.count)}, and {_at_most(rejects)} of benign images like these."
     )
     if (accepts := provenance.false_accepts) is not None:

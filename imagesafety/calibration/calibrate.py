@@ -64,12 +64,12 @@ class Calibrated:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """What a search came to; `held_out` are the benign images that it is judged by."""
+    """What a search came to; rejects were counted on the benign images of `counted_on`."""
 
     policy: Policy
     percentiles: Mapping[str, Percentiles]
     levels: Mapping[str, float]
-    held_out: Sample
+    counted_on: Sample
     goal: str
     false_rejects: Rate
     false_accepts: Rate | None
@@ -119,8 +119,8 @@ def calibrate(
     )
     before = None
     if origin is None:
-        count = int(rejected(policy, chosen.held_out).sum())
-        before = Counted(count, len(chosen.held_out))
+        count = int(rejected(policy, chosen.counted_on).sum())
+        before = Counted(count, len(chosen.counted_on))
     return Calibrated(chosen.policy, provenance, percentiles, before)
 
 
@@ -163,7 +163,7 @@ def _by_budget(
         policy=found,
         percentiles=percentiles,
         levels=dict.fromkeys(family.moved, promise.level),
-        held_out=rest,
+        counted_on=rest,
         goal=f"at most {share_in_words(goal.share)} of benign images rejected",
         # From 0 on, since a budget is a bound from one side: fewer are no broken promise.
         false_rejects=Rate(
@@ -200,7 +200,7 @@ def _by_costs(
         policy=trade.policy,
         percentiles=trade.family.percentiles,
         levels=trade.levels,
-        held_out=trade.held_out,
+        counted_on=trade.held_out,
         goal=f"the lowest cost where a false accept costs {ratio} times as much as a false reject "
         f"and {share_in_words(costs.prevalence)} of uploads are to be rejected",
         false_rejects=_rate(trade.false_rejects, 0.95),

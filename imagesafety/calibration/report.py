@@ -83,8 +83,8 @@ def result_lines(calibrated: Calibrated) -> Iterator[str]:
     """What the whole policy does now."""
     if (before := calibrated.before) is not None:
         yield (
-            f"The thresholds until now rejected {grouped(before.count)} of "
-            f"{grouped(before.images)} benign images that were held out."
+            f"The thresholds until now rejected {grouped(before.count)} of the "
+            f"{grouped(before.images)} benign images that rejects were counted on."
         )
     yield from list(described(calibrated.provenance))[1:]
     yield "Rules in shadow mode count as if they were enforced; rules that only flag do not count."

@@ -26,7 +26,7 @@ def written(old: Policy, new: Policy, provenance: Provenance) -> str:
     with what was meant. Raises CalibrationError if they differ.
     """
     before, after = _values(old), _values(new)
-    changes = {place: value for place, value in after.items() if before.get(place) != value}
+    changes = {place: after[place] for place, value in before.items() if after[place] != value}
     try:
         text = with_values(old.text, changes, DIGITS)
         if ("weights_digest",) not in before and new.weights_digest is not None:
@@ -34,7 +34,9 @@ def written(old: Policy, new: Policy, provenance: Provenance) -> str:
             text = with_line_after(text, ("model",), line)
         text = with_provenance(text, provenance)
         found = parse_policy(text)
-    except (KeyError, PolicyError) as error:
+    except KeyError as error:
+        raise CalibrationError(f"the policy file can't be edited: {error.args[0]}") from error
+    except PolicyError as error:
         raise CalibrationError(f"the policy file can't be edited: {error}") from error
     # Probes' vectors are in files of their own, so concepts are compared by their digest.
     meant = replace(new, digest=found.digest, concepts=found.concepts)

@@ -25,6 +25,10 @@ from imagesafety.service_address import ServiceAddress
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
+NEVER_MEASURED = (
+    "its thresholds were not measured on your images, and its rules are enforced: see "
+    "`imagesafety calibrate`"
+)
 _DESCRIBE_SECONDS = 10.0
 
 
@@ -82,12 +86,7 @@ def _origin(policy: Policy) -> list[str]:
         return [str(error)]
     if provenance is None:
         if was_never_measured(policy):
-            return [
-                (
-                    "its thresholds were not measured on your images, and its rules are enforced: "
-                    "see `imagesafety calibrate`"
-                )
-            ]
+            return [NEVER_MEASURED]
         return []
     print("\n".join(described(provenance)))
     return [*provenance.warnings, *provenance_warnings(policy, provenance)]
