@@ -118,7 +118,7 @@ async def _evaluate(options: argparse.Namespace) -> int:
     from imagesafety.evaluation.report_files import write_report
     from imagesafety.evaluation.report_text import report_lines
     from imagesafety.evaluation.score_cache import ScoreCache, default_cache
-    from imagesafety.evaluation.scored import section_for
+    from imagesafety.evaluation.score_section import section_for
 
     path = find_policy(options.policy)
     policy, service = load_policy(path), service_address(options)

@@ -21,7 +21,16 @@ from imagesafety.evaluation.problems import Problem
 from imagesafety.evaluation.proportion import Proportion
 from imagesafety.evaluation.report_content import report_content
 from imagesafety.evaluation.whole_file import whole_file
-from imagesafety.evaluation.wording import percent, percents, responsible, rule_words, where
+from imagesafety.evaluation.wording import (
+    expected_note,
+    expected_words,
+    percent,
+    percents,
+    responsible,
+    rule_words,
+    set_percent,
+    where,
+)
 
 MOST_PICTURE_BYTES = 4 * 1024 * 1024
 _SPREADSHEET_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")  # what it would take for a formula
@@ -61,7 +70,10 @@ def html_report(evaluation: Evaluation, content: dict[str, object], *, pictures:
     environment.globals.update(
         percent=percent,
         percents=percents,
+        set_percent=set_percent,
         counts=_counts,
+        expected_words=expected_words,
+        expected_note=expected_note,
         rule_words=rule_words,
         where=where,
         shown=shown,
@@ -70,7 +82,7 @@ def html_report(evaluation: Evaluation, content: dict[str, object], *, pictures:
         name=Path(evaluation.subject.policy_file).name,
         content=content,
         images_line=_images_line(evaluation),
-        confidence=percent(evaluation.subject.confidence),
+        confidence=set_percent(evaluation.subject.confidence),
         policy=evaluation.policy,
         bases=list(_bases(evaluation)),
         found_mistakes=evaluation.mistakes,
@@ -141,18 +153,17 @@ def _counts(share: Proportion) -> str:
 
 def _images_line(evaluation: Evaluation) -> str:
     counts = evaluation.counts
-    words = [f"{counts.files} files", f"{counts.accept} images to accept"]
-    words.append(f"{counts.reject} to reject")
-    for number, what in (
-        (counts.unlabelled, "without such a label"),
-        (counts.copies, "files that are copies of others"),
-        (counts.problems, "files without scores"),
-        (counts.left_out, "left out because their labels contradict each other"),
-        (counts.partial, "looked at only in part"),
-    ):
-        if number:
-            words.append(f"{number} {what}")
-    return f"{', '.join(words)}."
+    numbers = (
+        ("files", counts.files),
+        ("copies of others", counts.copies),
+        ("without scores", counts.problems),
+        ("images to accept", counts.accept),
+        ("to reject", counts.reject),
+        ("without such a label", counts.unlabelled),
+        ("left out because their labels contradict each other", counts.left_out),
+        ("looked at only in part", counts.partial),
+    )
+    return f"{'; '.join(f'{what}: {number}' for what, number in numbers if number)}."
 
 
 def _write_problems(path: Path, problems: Iterable[Problem]) -> None:

@@ -12,10 +12,11 @@ from imagesafety.evaluation.mistakes import Mistake
 from imagesafety.evaluation.policy_figures import Answers, Rates
 from imagesafety.evaluation.wording import (
     counted,
-    percent,
-    percents,
+    expected_note,
+    expected_words,
     responsible,
     rule_words,
+    set_percent,
     where,
 )
 
@@ -57,9 +58,9 @@ def _head(evaluation: Evaluation) -> Iterator[str]:
     subject, counts = evaluation.subject, evaluation.counts
     model = f"{subject.model.name} ({', '.join(evaluation.backends) or 'no scores'})"
     yield f"{subject.policy_file} on {subject.source}, with {model}"
-    copies = f", {counts.copies} copies of others" if counts.copies else ""
-    without = f", {counts.problems} without scores" if counts.problems else ""
-    yield f"{counts.files} files{copies}{without}: {counts.images} different images"
+    aside = [("copies of others", counts.copies), ("without scores", counts.problems)]
+    words = "; ".join(f"{what}: {number}" for what, number in aside if number)
+    yield f"{counts.files} files{f' ({words})' if words else ''}, {counts.images} different images"
     parts = [f"{counts.accept} to accept", f"{counts.reject} to reject"]
     if counts.unlabelled:
         parts.append(f"{counts.unlabelled} without such a label")
@@ -72,7 +73,7 @@ def _head(evaluation: Evaluation) -> Iterator[str]:
             f"{evaluation.policy.partial_accepted} of them: the gateway does with those what the "
             f"policy's `partial` says ({subject.policy.partial})"
         )
-    yield f"In brackets: intervals that hold with {percent(subject.confidence)}"
+    yield f"In brackets: intervals that hold with {set_percent(subject.confidence)}"
 
 
 def _rates(rates: Rates) -> Iterator[str]:
@@ -85,13 +86,8 @@ def _rates(rates: Rates) -> Iterator[str]:
     expected = rates.expected
     if expected is None:
         yield "  expected precision: not known without images of both kinds"
-    elif expected.precision is None:
-        yield "  expected precision: not known, nothing was rejected"
     else:
-        yield (
-            f"  expected precision  {percent(expected.precision)} ({percents(expected.interval)}), "
-            f"where {expected.prevalence * 100_000:.3g} uploads in 100 000 are to be rejected"
-        )
+        yield f"  expected precision  {expected_words(expected)} ({expected_note(expected)})"
 
 
 def _unlabelled(answers: Answers) -> Iterator[str]:
@@ -117,14 +113,14 @@ def _concepts(of_basis: list[ConceptFigures]) -> Iterator[str]:
                 yield f"  {'':<{width}}    {_threshold(row)}"
         missing = [row for row in figures.thresholds if row.threshold is None]
         if missing:
-            needs = ", ".join(f"{percent(row.rate)} needs {row.needed}" for row in missing)
-            yield f"  {'':<{width}}    too few images to say: {needs}"
+            needs = ", ".join(f"{set_percent(row.rate)} (it takes {row.needed})" for row in missing)
+            yield f"  {'':<{width}}    too few negatives to say: {needs}"
 
 
 def _threshold(row: ThresholdRow) -> str:
     recall = f", recall {counted(row.recall)}" if row.recall is not None else ""
     rate = counted(row.false_rejects) if row.false_rejects is not None else ""
-    return f"{percent(row.rate)}: threshold {row.threshold:.6f}, false rejects {rate}{recall}"
+    return f"{set_percent(row.rate)}: threshold {row.threshold:.6f}, false rejects {rate}{recall}"
 
 
 def _mistakes(title: str, mistakes: tuple[Mistake, ...]) -> Iterator[str]:

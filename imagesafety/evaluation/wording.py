@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from imagesafety.evaluation.intervals import Interval
 from imagesafety.evaluation.mistakes import Mistake, Responsible
+from imagesafety.evaluation.policy_figures import ExpectedPrecision
 from imagesafety.evaluation.proportion import Proportion
 from imagesafety.policy import Mode, Rule
 
@@ -13,6 +14,11 @@ def percent(share: float | None) -> str:
     if share is None:
         return "–"
     return "0 %" if share == 0 else f"{_digits(100 * share)} %"
+
+
+def set_percent(share: float) -> str:
+    """A share that somebody set, as a percentage."""
+    return f"{100 * share:.10g} %"
 
 
 def percents(interval: Interval) -> str:
@@ -26,6 +32,25 @@ def counted(share: Proportion) -> str:
     if not share.total:
         return "no images"
     return f"{percent(share.share)} ({share.count} of {share.total}; {percents(share.interval)})"
+
+
+def expected_words(expected: ExpectedPrecision) -> str:
+    """The precision to expect; where no false reject was seen, only its lower end."""
+    if expected.precision is None:
+        return "not known: nothing was rejected"
+    if expected.precision == 1:
+        return f"at least {percent(expected.interval.low)}"
+    return percent(expected.precision)
+
+
+def expected_note(expected: ExpectedPrecision) -> str:
+    """For how many uploads that holds, and how sure it is."""
+    where = f"where {expected.prevalence * 100_000:.3g} uploads in 100 000 are to be rejected"
+    if expected.precision is None:
+        return where
+    if expected.precision == 1:
+        return f"no false reject was seen, which shows no more, {where}"
+    return f"{percents(expected.interval)}, {where}"
 
 
 def rule_words(rule: Rule) -> str:
