@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import os
 import stat
-from collections.abc import AsyncGenerator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -115,7 +115,7 @@ class Folder:
             raise too_large(most)
         return data
 
-    def _walk(self, prefix: str) -> Iterator[StoredFile | Unlisted]:
+    def _walk(self, prefix: str) -> Generator[StoredFile | Unlisted, None, None]:
         """Goes down first; of each folder on the way only the place in it is kept."""
         way = [_Listing("", self._open_root())]
         try:

@@ -61,10 +61,10 @@ class Bucket:
             page = await self._page(prefix, following)
             for found in page.get("Contents", ()):
                 file = self._stored(found["Key"], found)
+                old = since is not None and file.modified is not None and file.modified < since
                 # A key with a slash at its end is how some programs show a folder.
-                if file.name and not (file.name.endswith("/") and file.size == 0):
-                    if since is None or file.modified is None or file.modified >= since:
-                        yield file
+                if file.name and not old and not (file.name.endswith("/") and file.size == 0):
+                    yield file
             if not page.get("IsTruncated"):
                 return
             following = page["NextContinuationToken"]

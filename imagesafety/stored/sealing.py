@@ -1,4 +1,4 @@
-"""Files in quarantine: sealed, so that nobody opens one by accident. Pure code.
+"""Files in quarantine: sealed, so that nobody opens one by accident.
 
 A sealed file is MAGIC, a nonce of 12 bytes, and AES-256-GCM's output for the file; its SHA-256
 belongs to what is authenticated, so that a sealed file can't be taken for another one.
@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import secrets
+from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -36,6 +37,16 @@ def parse_key(text: str) -> bytes:
     if len(key) != _KEY_BYTES:
         raise SealError("it is no key: `imagesafety quarantine key FILE` makes one")
     return key
+
+
+def read_key(path: Path) -> bytes:
+    """The key in a file. Raises SealError."""
+    try:
+        return parse_key(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SealError(f"{path}: it can't be read: {error}") from error
+    except SealError as error:
+        raise SealError(f"{path}: {error}") from error
 
 
 def seal(key: bytes, data: bytes) -> bytes:
