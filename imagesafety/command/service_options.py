@@ -13,11 +13,13 @@ class ServiceOptionsError(Exception):
     """Options that don't go together."""
 
 
-def add_service_options(parser: argparse.ArgumentParser) -> None:
+LOCAL = "127.0.0.1:50051"
+
+
+def add_service_options(parser: argparse.ArgumentParser, default: str | None = LOCAL) -> None:
     """Adds --inference and the options of TLS."""
-    parser.add_argument(
-        "--inference", default="127.0.0.1:50051", help="gRPC target (127.0.0.1:50051)"
-    )
+    asked = f" ({default})" if default is not None else "; not asked without"
+    parser.add_argument("--inference", default=default, help=f"gRPC target{asked}")
     parser.add_argument("--ca", type=Path, help="PEM file of the CA to trust: speaks TLS")
     parser.add_argument("--certificate", type=Path, help="PEM file of the certificate to show")
     parser.add_argument("--key", type=Path, help="PEM file of that certificate's key")
