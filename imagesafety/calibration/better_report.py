@@ -72,5 +72,6 @@ def kept_lines(improvement: Improvement) -> Iterator[str]:
 
 _THRESHOLDS = (
     "Thresholds are set by images to be accepted that had no say in these; images to be rejected "
-    "had a say in which scores were kept, so false accepts may be a little more than counted."
+    "had a say in which scores were kept, so false accepts may be a little more than counted. Old "
+    "thresholds of these concepts are shown as what they come to on the new scale."
 )

@@ -17,6 +17,7 @@ from imagesafety.calibration.labelled_gathering import (
     gather_labels,
 )
 from imagesafety.calibration.prompt_columns import Asked, asked_of
+from imagesafety.calibration.scoring import Target
 from imagesafety.client import ScoringClient
 from imagesafety.evaluation.score_cache import ScoreCache
 from imagesafety.evaluation.scored import score_material
@@ -69,11 +70,14 @@ async def score_for_better(
 
 
 def look_for_better(
-    policy: Policy, asked: Asked, found: GatheredLabels, date: str
+    target: Target, asked: Asked, found: GatheredLabels, date: str
 ) -> tuple[Improvement, Gathered]:
     """What is better, and the images that thresholds are set by then. Raises CalibrationError."""
+    policy, is_same_model = target.policy, target.origin is None
     with progress("learning", len(policy.concepts)) as bar:
-        improvement = improve(policy, asked, found.material, date, bar.advance)
+        improvement = improve(
+            policy, asked, found.material, date, bar.advance, translates=is_same_model
+        )
     accepted, rejected = for_thresholds(improvement, found.material)
     lines = [hash_ + b"\0" for hash_ in accepted.hashes]
     lines += [hash_ + b"\1" for hash_ in rejected.hashes]

@@ -83,12 +83,15 @@ def improve(
     material: Labelled,
     date: str,
     advance: Callable[[], None] = lambda: None,
+    *,
+    translates: bool = True,
 ) -> Improvement:
     """Looks for better scores of each concept of which labels say enough.
 
     `policy` names the weights that gave the material's similarities to the concepts of `asked`.
-    `date` goes into the probes' files. Calls `advance` after each concept. Raises CalibrationError
-    if the policy's file can't be edited.
+    `date` goes into the probes' files. Calls `advance` after each concept. `translates` is whether
+    the policy's numbers are of this model, so that they can follow the new scores. Raises
+    CalibrationError if the policy's file can't be edited.
     """
     trainer = Trainer(asked, material)
     truths = [truth_of(policy, index, material) for index in range(len(policy.concepts))]
@@ -105,7 +108,8 @@ def improve(
         for index, truth in enumerate(truths)
     ]
     chosen = {one.index: one.candidates[comparisons[one.index].kept] for one in tried}
-    return _Result(policy, material, truths, date).of(chosen, comparisons, _notes(asked, trainer))
+    result = _Result(policy, material, truths, date, translates)
+    return result.of(chosen, comparisons, _notes(asked, trainer))
 
 
 def _compared(one: _Tried, policy: Policy, material: Labelled, count: int) -> Comparison:
@@ -152,6 +156,7 @@ class _Result:
     material: Labelled
     truths: Sequence[Truth]
     date: str
+    translates: bool
 
     def of(
         self,
@@ -172,7 +177,8 @@ class _Result:
             text = _edited(text, concepts[index])
             scales[name] = self._scales(similarities[:, index], candidate.similarities)
             similarities[:, index] = candidate.similarities
-        policy = replace(translated(self.policy, scales), concepts=tuple(concepts), text=text)
+        moved = translated(self.policy, scales if self.translates else {})
+        policy = replace(moved, concepts=tuple(concepts), text=text)
         return Improvement(text, policy, probes, similarities, tuple(comparisons), notes)
 
     def _concept(self, index: int, candidate: Candidate) -> tuple[Concept, dict[str, bytes]]:

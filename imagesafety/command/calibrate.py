@@ -29,6 +29,8 @@ from imagesafety.service_address import ServiceAddress
 
 if TYPE_CHECKING:
     from imagesafety.calibration.gathered import Gathered
+    from imagesafety.calibration.labelled_gathering import GatheredLabels
+    from imagesafety.calibration.prompt_columns import Asked
     from imagesafety.calibration.scoring import Target
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -129,9 +131,14 @@ class _Scored:
     probes: Mapping[str, bytes]
 
 
-async def _score(options: argparse.Namespace, policy: Policy, service: ServiceAddress) -> _Scored:
+async def _score(
+    options: argparse.Namespace,
+    policy: Policy,
+    service: ServiceAddress,
+    overrides: Mapping[str, bool],
+) -> _Scored:
     """For which model the policy is to be, and the scores by that."""
-    from imagesafety.calibration import scoring
+    from imagesafety.calibration import better_run, scoring
     from imagesafety.calibration.gathered import is_all_benign
     from imagesafety.evaluation.score_cache import default_cache
 
@@ -140,31 +147,34 @@ async def _score(options: argparse.Namespace, policy: Policy, service: ServiceAd
         print(f"{options.material}: has no folders accept and reject, so all of it is harmless")
     cache = options.cache or default_cache()
     if options.better_scores:
-        return await _score_better(options, policy, target, service, cache)
+        source = better_run.Source(options.material, overrides)
+        neutral = options.neutral or better_run.NEUTRAL
+        asked, found = await better_run.score_for_better(
+            source, target.policy, neutral, service, cache
+        )
+        return _with_better(policy, target, asked, found)
     gathered = await scoring.score(options.material, target.policy, service, cache)
     return _Scored(target, policy, target.policy, gathered, {})
 
 
-async def _score_better(
-    options: argparse.Namespace,
-    policy: Policy,
-    target: Target,
-    service: ServiceAddress,
-    cache: Path,
-) -> _Scored:
+def _with_better(policy: Policy, target: Target, asked: Asked, found: GatheredLabels) -> _Scored:
     from imagesafety.calibration import better_report, better_run
-    from imagesafety.evaluation.override_labels import read_override_labels
 
-    overrides = read_override_labels(options.overrides) if options.overrides else {}
-    source = better_run.Source(options.material, overrides)
-    neutral = options.neutral or better_run.NEUTRAL
-    asked, found = await better_run.score_for_better(source, target.policy, neutral, service, cache)
     today = datetime.now(UTC).date().isoformat()
-    better, gathered = better_run.look_for_better(target.policy, asked, found, today)
+    better, gathered = better_run.look_for_better(target, asked, found, today)
     print("", *better_report.comparison_lines(better), sep="\n")
     print("", *better_report.kept_lines(better), "", sep="\n")
     edited = parse_policy(better.text) if better.is_any else policy
     return _Scored(target, edited, better.policy, gathered, better.probes)
+
+
+def _overrides(options: argparse.Namespace) -> Mapping[str, bool]:
+    """Raises OptionsError, and MaterialError for a list that can't be used."""
+    from imagesafety.evaluation.override_labels import read_override_labels
+
+    if not options.better_scores and (options.neutral or options.overrides):
+        raise OptionsError("--neutral and --overrides are for --better-scores")
+    return read_override_labels(options.overrides) if options.overrides else {}
 
 
 def _calibrate(options: argparse.Namespace) -> None:
@@ -173,12 +183,11 @@ def _calibrate(options: argparse.Namespace) -> None:
     from imagesafety.calibration.written import save, written
 
     goal, service = goal_of(options), service_address(options)
-    if not options.better_scores and (options.neutral or options.overrides):
-        raise OptionsError("--neutral and --overrides are for --better-scores")
+    overrides = _overrides(options)
     path, output = find_policy(options.policy), options.output
     policy = load_policy(path)
     _check_output(options, path, policy)
-    scored = asyncio.run(_score(options, policy, service))
+    scored = asyncio.run(_score(options, policy, service, overrides))
     print("\n".join(report.material_lines(scored.gathered)))
     base, origin = scored.base, scored.target.origin
     calibrated = calibrate(base, scored.gathered, goal, occasion_now(base), origin=origin)

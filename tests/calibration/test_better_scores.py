@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from imagesafety.calibration.better_report import comparison_lines, kept_lines
 from imagesafety.calibration.better_scores import Improvement, for_thresholds, improve
 from imagesafety.calibration.comparison import Kind
 from imagesafety.calibration.labelled import NO, YES, Part, image_maxima
@@ -219,3 +220,33 @@ def test_a_concept_that_has_a_probe_already_may_get_a_better_one() -> None:
     assert set(found.probes) != {name}
     assert f'# thing = {{ probe = "{name}"' in found.text
     assert hashlib.sha256(data).hexdigest() in found.text
+
+
+def test_numbers_of_another_model_are_left_to_carrying() -> None:
+    policy, world = policy_with('["poor"]'), World(12, 1500)
+    asked = asked_for(policy)
+    found = improve(policy, asked, world.labelled(asked, TEXTS), "", translates=False)
+    assert kept(found) is Kind.PROBE
+    assert found.policy.groups == policy.groups
+
+
+def test_the_table_says_what_is_kept_and_why_not() -> None:
+    policy, world = policy_with('["misled", "noise"]'), World(13, 1500)
+    lines = list(comparison_lines(improved(policy, world, "neutral")))
+    [chosen] = [line for line in lines if line.endswith("kept")]
+    assert "too few to say" in chosen
+    assert [line[2:].split("  ")[0] for line in lines if "(0." in line] == list(Kind)
+    assert (
+        "other: stays as it is, no image is labelled with it, and it decides nothing alone" in lines
+    )
+    fewer = improved(policy, World(14, 60), "neutral")
+    assert any("too few images to learn from" in line for line in comparison_lines(fewer))
+    assert list(kept_lines(fewer)) == [
+        "Nothing is better beyond noise, so all scores stay as they are."
+    ]
+
+
+def test_too_few_views_to_know_the_texts_by_are_told_of() -> None:
+    policy, world = policy_with('["poor"]'), World(15, 1500)
+    world.embeddings[:, 20] = 0
+    assert any("known in part only" in note for note in improved(policy, world).notes)
