@@ -13,8 +13,6 @@ from types import TracebackType
 from typing import Self
 
 import grpc
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 
 from imagesafety.attempt_trace import traced_attempt
 from imagesafety.channel import ReplicaChannel
@@ -27,37 +25,48 @@ from imagesafety.scores import (
     image_scores,
     model_description,
 )
+from imagesafety.scoring_error import ScoringError as ScoringError  # and this
+from imagesafety.scoring_error import error_of_call
 from imagesafety.server_status import ServerStatus
 from imagesafety.v1 import scoring_pb2
 
 MAX_CHUNK_BYTES = 1024 * 1024  # well under gRPC's default limit of 4 MiB a message
-ERROR_DOMAIN = "imagesafety"
-
-
-class ScoringError(Exception):
-    """The service gave no scores; `reason` is one of scoring.proto's, or empty."""
-
-    def __init__(self, code: grpc.StatusCode, reason: str, message: str) -> None:
-        super().__init__(f"{code.name}{f' ({reason})' if reason else ''}: {message}")
-        self.code, self.reason, self.message = code, reason, message
 
 
 class ConceptSet:
     """Concepts as they travel with a call; made once and used for many."""
 
     def __init__(self, concepts: Iterable[Concept]) -> None:
-        self.messages = tuple(
-            scoring_pb2.Concept(
-                name=concept.name,
-                prompts=scoring_pb2.PromptSet(
-                    prompts=[
-                        scoring_pb2.Prompt(text=prompt.text, weight=prompt.weight)
-                        for prompt in concept.prompts
-                    ]
-                ),
-            )
-            for concept in concepts
+        """Raises ValueError for a probe of which the file was not read."""
+        self.messages = tuple(map(_message, concepts))
+
+
+def _message(concept: Concept) -> scoring_pb2.Concept:
+    if (probe := concept.probe) is None:
+        prompts = [
+            scoring_pb2.Prompt(text=prompt.text, weight=prompt.weight) for prompt in concept.prompts
+        ]
+        return scoring_pb2.Concept(
+            name=concept.name, prompts=scoring_pb2.PromptSet(prompts=prompts)
         )
+    if probe.vector is None:
+        raise ValueError(f"the probe of {concept.name!r} was not read from its file")
+    return scoring_pb2.Concept(
+        name=concept.name, probe=scoring_pb2.Probe(vector=probe.vector, bias=probe.bias)
+    )
+
+
+def detail(tiles: int, closer_when: Sequence[Band]) -> scoring_pb2.Detail:
+    """How closely to look, as a message of scoring.proto."""
+    return scoring_pb2.Detail(
+        tiles=tiles,
+        when=[
+            scoring_pb2.SimilarityBand(
+                concept=band.concept, at_least=band.at_least, at_most=band.at_most
+            )
+            for band in closer_when
+        ],
+    )
 
 
 class ScoringClient:
@@ -68,7 +77,7 @@ class ScoringClient:
 
     def __init__(self, target: str, tls: TlsFiles | None = None) -> None:
         """Raises OSError for TLS files that can't be used."""
-        self._replicas = ReplicaChannel(target, tls)
+        self.replicas = ReplicaChannel(target, tls)
         self.model: ModelIdentity | None = None
         """The model that answered last."""
 
@@ -85,17 +94,17 @@ class ScoringClient:
 
     async def close(self) -> None:
         """Ends calls that still run and closes the connection."""
-        await self._replicas.close()
+        await self.replicas.close()
 
     async def describe_model(self, *, timeout: float) -> ModelDescription:  # noqa: ASYNC109
         """Which model the service has, and its limits. Raises ScoringError."""
         try:
-            with self._replicas.stub() as stub:
+            with self.replicas.stub() as stub:
                 answer = await stub.DescribeModel(
                     scoring_pb2.DescribeModelRequest(), timeout=timeout
                 )
         except grpc.aio.AioRpcError as error:
-            raise _scoring_error(error) from error
+            raise error_of_call(error) from error
         description = model_description(answer)
         self.model = description.model
         return description
@@ -130,19 +139,11 @@ class ScoringClient:
                 client=client,
                 max_frames=max_frames,
                 return_perceptual_hashes=perceptual_hashes,
-                detail=scoring_pb2.Detail(
-                    tiles=tiles,
-                    when=[
-                        scoring_pb2.SimilarityBand(
-                            concept=band.concept, at_least=band.at_least, at_most=band.at_most
-                        )
-                        for band in closer_when
-                    ],
-                ),
+                detail=detail(tiles, closer_when),
             ),
             media_type=media_type,
         )
-        with self._replicas.stub() as stub, traced_attempt() as metadata:
+        with self.replicas.stub() as stub, traced_attempt() as metadata:
             call = stub.ScoreImage(timeout=timeout, metadata=metadata)
             scores = await _finish(call, header, chunks)
         self.model = scores.model
@@ -167,7 +168,7 @@ async def _finish(
             raise ScoringError(code, "", "the connection was closed during the call")
         return image_scores(answering.result().scores)
     except grpc.aio.AioRpcError as error:
-        raise _scoring_error(status.of(error)) from error
+        raise error_of_call(status.of(error)) from error
     finally:
         sending.cancel()
         call.cancel()
@@ -204,15 +205,3 @@ async def _accepted(writing: Awaitable[None]) -> bool:
     except Exception:
         return False
     return True
-
-
-def _scoring_error(error: grpc.aio.AioRpcError) -> ScoringError:
-    try:
-        status = rpc_status.from_call(error)  # type: ignore[arg-type]
-    except ValueError:  # details that contradict the code are worth nothing
-        status = None
-    for detail in status.details if status is not None else ():
-        info = error_details_pb2.ErrorInfo()
-        if detail.Unpack(info) and info.domain == ERROR_DOMAIN:
-            return ScoringError(error.code(), info.reason, error.details() or "")
-    return ScoringError(error.code(), "", error.details() or "")

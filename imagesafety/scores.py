@@ -56,6 +56,7 @@ class View:
     region: tuple[int, int, int, int]  # left, top, width, height in pixels
     similarities: tuple[float, ...]
     background: str = ""  # "white" or "black": what is transparent was laid on that
+    embedding: tuple[float, ...] = ()  # if the call asked for it
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ def image_scores(scores: scoring_pb2.ImageScores) -> ImageScores:
                 ),
                 similarities=tuple(view.similarities),
                 background=_BACKGROUNDS.get(view.background, ""),
+                embedding=tuple(view.embedding),
             )
             for view in scores.views
         ),

@@ -11,10 +11,17 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from imagesafety.client import ConceptSet, ScoringClient, ScoringError, TlsFiles
+from imagesafety.client import ConceptSet, ScoringClient, ScoringError
+from imagesafety.command.service_options import (
+    ServiceOptionsError,
+    add_service_options,
+    not_reached,
+    service_address,
+)
 from imagesafety.policy import Policy
 from imagesafety.policy_file import PolicyError, find_policy, load_policy
 from imagesafety.scores import ImageScores
+from imagesafety.service_address import ServiceAddress
 from imagesafety.verdict import Verdict, adjusted, judge_image, named
 
 if TYPE_CHECKING:
@@ -36,12 +43,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--policy", default="demo", help="policy file, or a shipped one's name (demo)"
     )
-    parser.add_argument(
-        "--inference", default="127.0.0.1:50051", help="gRPC target (127.0.0.1:50051)"
-    )
-    parser.add_argument("--ca", type=Path, help="PEM file of the CA to trust: speaks TLS")
-    parser.add_argument("--certificate", type=Path, help="PEM file of the certificate to show")
-    parser.add_argument("--key", type=Path, help="PEM file of that certificate's key")
+    add_service_options(parser)
     parser.add_argument(
         "--max-frames", type=int, help="most frames to encode, 0 for all (what the service says)"
     )
@@ -54,22 +56,18 @@ def add_to(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Scores the files one after the other."""
-    if (options.certificate or options.key) and not (options.ca and options.certificate):
-        print("imagesafety: --certificate and --key need each other and --ca", file=sys.stderr)
-        return 2
     try:
         policy = load_policy(find_policy(options.policy))
-        tls = TlsFiles(options.ca, options.certificate, options.key) if options.ca else None
-        return asyncio.run(_score_files(options, policy, tls))
-    except (PolicyError, OSError) as error:
+        return asyncio.run(_score_files(options, policy, service_address(options)))
+    except (PolicyError, ServiceOptionsError, OSError) as error:
         print(f"imagesafety: {error}", file=sys.stderr)
         return 2
 
 
-async def _score_files(options: argparse.Namespace, policy: Policy, tls: TlsFiles | None) -> int:
+async def _score_files(options: argparse.Namespace, policy: Policy, service: ServiceAddress) -> int:
     concepts = ConceptSet(policy.concepts)
     failures = 0
-    async with ScoringClient(options.inference, tls) as client:
+    async with ScoringClient(service.target, service.tls) as client:
         for file in options.files:
             try:
                 chunks = _chunks(file)
@@ -86,10 +84,7 @@ async def _score_files(options: argparse.Namespace, policy: Policy, tls: TlsFile
                 failures += 1
                 print(f"{file}: not scored: {error}", file=sys.stderr)
                 if isinstance(error, ScoringError) and error.code is grpc.StatusCode.UNAVAILABLE:
-                    hint = (
-                        f"is inference running at {options.inference}? `imagesafety up` starts it"
-                    )
-                    print(hint, file=sys.stderr)
+                    print(not_reached(options), file=sys.stderr)
                     return 1
     return 1 if failures else 0
 
