@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
+from imagesafety.evaluation.cached_scores import CachedScores, ViewPlace
 from imagesafety.evaluation.collected import NO, YES, Collected
-from imagesafety.evaluation.margins import RuleMargins
-from imagesafety.evaluation.score_cache import CachedScores, CacheSection, ViewPlace
+from imagesafety.evaluation.margins import Doubles, RuleMargins
+from imagesafety.evaluation.score_cache import CacheSection
 from imagesafety.policy import Mode, Policy, Rule
 
 MOST = 20  # of each kind
@@ -54,7 +56,8 @@ class Mistake:
 class Mistakes:
     """The worst false rejects, the furthest over first, and false accepts, the nearest first.
 
-    Rules in shadow mode are taken as if they were enforced.
+    False rejects are also those of rules in shadow mode, as if they were enforced. False accepts
+    are those of the rules that are enforced, if any are.
     """
 
     false_rejects: tuple[Mistake, ...]
@@ -70,21 +73,13 @@ def worst_mistakes(
 ) -> Mistakes:
     """The worst `most` of each kind."""
     rejecting = [index for index, rule in enumerate(rules.rules) if rule.rejects]
-    if not rejecting or not len(collected.rows):
-        return Mistakes((), ())
-    margins = np.full(len(collected.rows), -np.inf)
-    deciding = np.zeros(len(collected.rows), np.intp)
     # Of rules that hold, one that is enforced has done it.
     rejecting.sort(key=lambda index: rules.rules[index].mode is not Mode.ENFORCE)
-    for index in rejecting:
-        of_rule = collected.margins(index)
-        better = of_rule > margins
-        if rules.rules[index].mode is not Mode.ENFORCE:
-            better &= margins < 0
-        margins[better], deciding[better] = of_rule[better], index
+    enforced = [index for index in rejecting if rules.rules[index].mode is Mode.ENFORCE]
 
-    def worst(label: int, wrong: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Iterator[Mistake]:
-        chosen = np.flatnonzero((collected.decisions == label) & wrong)
+    def worst(label: int, counting: list[int], held: bool) -> Iterator[Mistake]:
+        margins, deciding = _deciding(collected, rules, counting)
+        chosen = np.flatnonzero((collected.decisions == label) & ((margins >= 0) == held))
         for image in chosen[np.argsort(-margins[chosen], kind="stable")[:most]]:
             found = Mistake(
                 collected.path(image),
@@ -95,7 +90,26 @@ def worst_mistakes(
             scores = section.get(bytes.fromhex(found.sha256))
             yield _explained(found, policy, rules, scores)
 
-    return Mistakes(tuple(worst(NO, margins >= 0)), tuple(worst(YES, margins < 0)))
+    if not rejecting:
+        return Mistakes((), ())
+    return Mistakes(
+        tuple(worst(NO, rejecting, True)), tuple(worst(YES, enforced or rejecting, False))
+    )
+
+
+def _deciding(
+    collected: Collected, rules: RuleMargins, counting: list[int]
+) -> tuple[Doubles, npt.NDArray[np.intp]]:
+    """For each image the greatest margin of the rules that count, and which rule has it."""
+    margins = np.full(len(collected.rows), -np.inf)
+    deciding = np.zeros(len(collected.rows), np.intp)
+    for index in counting:
+        of_rule = collected.margins(index)
+        better = of_rule > margins
+        if rules.rules[index].mode is not Mode.ENFORCE:
+            better &= margins < 0
+        margins[better], deciding[better] = of_rule[better], index
+    return margins, deciding
 
 
 def _explained(

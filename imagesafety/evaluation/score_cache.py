@@ -13,15 +13,11 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import numpy as np
-import numpy.typing as npt
-
-Floats = npt.NDArray[np.float32]
+from imagesafety.evaluation.cached_scores import CachedScores, from_row, to_row
 
 _VERSION = 1
 _MOST_UNSAVED = 256  # results; what a killed run has to score again
@@ -42,42 +38,6 @@ _SAVE = "INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?)"
 
 class CacheError(Exception):
     """The cache can't be used; the message is one line."""
-
-
-@dataclass(frozen=True, slots=True)
-class ViewPlace:
-    """Where a view comes from: a frame, and the region of it as left, top, width and height."""
-
-    frame_index: int = 0
-    frame_time: float = 0.0  # seconds
-    region: tuple[int, int, int, int] = (0, 0, 0, 0)
-    background: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class FileError:
-    """Why there are no scores of a file: `reason` is one of scoring.proto's, or empty."""
-
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class CachedScores:
-    """The scores of one file, or what is wrong with it.
-
-    `similarities` has a row for each view and a column for each concept, `embeddings` a row for
-    each view, where they were asked for. Both are None if there is an `error`.
-    """
-
-    similarities: Floats | None = None
-    embeddings: Floats | None = None
-    places: tuple[ViewPlace, ...] = ()
-    media_type: str = ""
-    partial: str = ""
-    partial_reason: str = ""
-    backend: str = ""
-    error: FileError | None = None
 
 
 class ScoreCache:
@@ -177,7 +137,7 @@ class CacheSection:
             return unsaved
         for number in self._numbers:
             for content, similarities, embeddings in self._cache._execute(_FIND, (number, sha256)):
-                return _from_row(content, similarities, embeddings)
+                return from_row(content, similarities, embeddings)
         return None
 
     def put(self, sha256: bytes, scores: CachedScores) -> bool:
@@ -191,7 +151,7 @@ class CacheSection:
         rows = dict(self._unsaved)
         if rows:
             number = self._numbers[0]
-            self._cache._save((number, key, *_to_row(scores)) for key, scores in rows.items())
+            self._cache._save((number, key, *to_row(scores)) for key, scores in rows.items())
         for key in rows:
             self._unsaved.pop(key, None)
         self._last_saved = time.monotonic()
@@ -201,51 +161,3 @@ def default_cache() -> Path:
     """Where scores are kept if nothing else is said."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "imagesafety" / "scores.sqlite3"
-
-
-def _to_row(scores: CachedScores) -> tuple[str, bytes | None, bytes | None]:
-    content = {
-        "shape": None if scores.similarities is None else scores.similarities.shape,
-        "places": [
-            [place.frame_index, place.frame_time, *place.region, place.background]
-            for place in scores.places
-        ],
-        "media_type": scores.media_type,
-        "partial": scores.partial,
-        "partial_reason": scores.partial_reason,
-        "backend": scores.backend,
-        "error": scores.error and [scores.error.reason, scores.error.message],
-    }
-    return (
-        json.dumps({key: value for key, value in content.items() if value}),
-        _bytes(scores.similarities),
-        _bytes(scores.embeddings),
-    )
-
-
-def _from_row(content: object, similarities: object, embeddings: object) -> CachedScores:
-    found = json.loads(str(content))
-    shape = found.get("shape")
-    return CachedScores(
-        similarities=_floats(similarities, shape),
-        embeddings=_floats(embeddings, [shape[0], -1] if shape else None),
-        places=tuple(
-            ViewPlace(frame, at, (left, top, width, height), background)
-            for frame, at, left, top, width, height, background in found.get("places", ())
-        ),
-        media_type=found.get("media_type", ""),
-        partial=found.get("partial", ""),
-        partial_reason=found.get("partial_reason", ""),
-        backend=found.get("backend", ""),
-        error=FileError(*found["error"]) if "error" in found else None,
-    )
-
-
-def _bytes(values: Floats | None) -> bytes | None:
-    return None if values is None else np.ascontiguousarray(values, dtype="<f4").tobytes()
-
-
-def _floats(data: object, shape: Sequence[int] | None) -> Floats | None:
-    if not isinstance(data, bytes) or shape is None:
-        return None
-    return np.frombuffer(data, dtype="<f4").reshape(shape)

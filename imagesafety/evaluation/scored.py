@@ -8,28 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import json
 from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
 from imagesafety.bulk import BulkImage, BulkOptions, BulkResult, BulkScorer, ScoringError
 from imagesafety.client import ConceptSet
-from imagesafety.evaluation.material import LabelledFile
-from imagesafety.evaluation.read_ahead import ReadFile, read_ahead
-from imagesafety.evaluation.score_cache import (
+from imagesafety.evaluation.cached_scores import (
     CachedScores,
-    CacheSection,
     FileError,
     Floats,
-    ScoreCache,
     ViewPlace,
+    cached_scores,
 )
+from imagesafety.evaluation.material import LabelledFile
+from imagesafety.evaluation.read_ahead import ReadFile, read_ahead
+from imagesafety.evaluation.score_cache import CacheSection, ScoreCache
+from imagesafety.evaluation.score_section import OtherModelError as OtherModelError
+from imagesafety.evaluation.score_section import section_for
 from imagesafety.policy import Policy
-from imagesafety.scores import ImageScores, ModelDescription, View
+from imagesafety.scores import ModelDescription
 from imagesafety.service_address import ServiceAddress
 
 TOO_LARGE = "TOO_MANY_BYTES"
@@ -50,10 +48,6 @@ class ProgressBar(Protocol):
 
     def note(self, text: str) -> None:
         """Something to show beside the bar."""
-
-
-class OtherModelError(Exception):
-    """The service has another model than the policy is for; the message is one line."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,27 +101,6 @@ async def score_material(
                     yield result
         finally:
             section.flush()
-
-
-def section_for(
-    cache: ScoreCache, policy: Policy, model: ModelDescription, *, embeddings: bool = False
-) -> CacheSection:
-    """What the cache has for this policy's concepts, by this model. Raises OtherModelError."""
-    if reason := policy.mismatch(model.model.name, model.model.weights_digest):
-        raise OtherModelError(reason)
-    return cache.section(
-        model.model.name,
-        model.model.weights_digest,
-        options_digest(policy, model.limits.default_max_frames),
-        embeddings=embeddings,
-    )
-
-
-def options_digest(policy: Policy, max_frames: int) -> str:
-    """Identifies what the similarities of a file depend on beside the file and the model."""
-    bands = [(band.concept, band.at_least, band.at_most) for band in policy.closer_when]
-    described = [policy.concepts_digest, policy.tiles, bands, max_frames]
-    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
 
 class _Work:
@@ -201,32 +174,6 @@ class _Work:
                 f"a replica has {model.name} with other weights than the others, or another model"
             )
         return cached_scores(result.scores, len(self._policy.concepts))
-
-
-def cached_scores(scores: ImageScores, concepts: int) -> CachedScores:
-    """The scores of an image, as they are kept."""
-    similarities = np.array([view.similarities for view in scores.views], np.float32)
-    if similarities.shape != (len(scores.views), concepts) or not len(scores.views):
-        return CachedScores(error=FileError("", "the service gave no similarity for each concept"))
-    if not np.isfinite(similarities).all():
-        return CachedScores(error=FileError("", "a similarity is not a finite number"))
-    return CachedScores(
-        similarities,
-        embeddings=_embeddings(scores.views),
-        places=tuple(
-            ViewPlace(view.frame_index, view.frame_time, view.region, view.background)
-            for view in scores.views
-        ),
-        media_type=scores.media_type,
-        partial=scores.partial,
-        partial_reason=scores.partial_reason,
-        backend=scores.model.backend,
-    )
-
-
-def _embeddings(views: Iterable[View]) -> Floats | None:
-    rows = [view.embedding for view in views]
-    return np.array(rows, np.float32) if all(rows) else None
 
 
 def _file_error(error: ScoringError | None) -> FileError:
