@@ -61,16 +61,19 @@ class Texts:
         """`folder` is where the file lies."""
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed with the column
         self._starts = Column(folder, np.int64)
-        self._end = 0
+        self._end, self._was_read = 0, False
 
     def append(self, text: bytes) -> None:
         """Adds a row."""
         self._starts.append((self._end,))
-        self._file.seek(self._end)
+        if self._was_read:  # to seek for every row would write every row
+            self._file.seek(self._end)
+            self._was_read = False
         self._end += self._file.write(len(text).to_bytes(4, "little") + text)
 
     def read(self, row: int) -> bytes:
         """One row."""
+        self._was_read = True
         self._file.seek(int(self._starts.read()[row, 0]))
         return self._file.read(int.from_bytes(self._file.read(4), "little"))
 

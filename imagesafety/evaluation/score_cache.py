@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS scores (
 );
 """
 _FIND = "SELECT content, similarities, embeddings FROM scores WHERE section = ? AND sha256 = ?"
+_ANY = "SELECT 1 FROM scores WHERE section = ? LIMIT 1"
 _SAVE = "INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?)"
 
 
@@ -98,9 +99,11 @@ class ScoreCache:
             [(found, *_)] = self._execute("SELECT id FROM sections WHERE key = ?", (key,))
             return int(str(found))
 
-        # Scores with embeddings serve those who want none as well.
-        numbers = (number(True),) if embeddings else (number(False), number(True))
-        return CacheSection(self, numbers)
+        # Scores with embeddings serve those who want none as well, if there are any.
+        numbers = [number(embeddings)]
+        if not embeddings and self._execute(_ANY, (number(True),)):
+            numbers.append(number(True))
+        return CacheSection(self, tuple(numbers))
 
     def _execute(self, statement: str, values: Sequence[object]) -> list[tuple[object, ...]]:
         with self._lock:
