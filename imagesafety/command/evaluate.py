@@ -19,7 +19,6 @@ from imagesafety.command.service_options import (
     not_reached,
     service_address,
 )
-from imagesafety.override_list import OverrideListError, load_overrides
 from imagesafety.policy_file import PolicyError, find_policy, load_policy
 from imagesafety.progress import progress
 from imagesafety.scoring_error import ScoringError
@@ -99,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
         return _said("--pictures needs --report: pictures are shown there", 2)
     try:
         return _evaluate(options)
-    except (PolicyError, MaterialError, OverrideListError, ServiceOptionsError) as error:
+    except (PolicyError, MaterialError, ServiceOptionsError) as error:
         return _said(str(error), 2)
     except (OtherModelError, CacheError, OSError) as error:
         return _said(str(error), 1)
@@ -118,12 +117,13 @@ def _evaluate(options: argparse.Namespace) -> int:
     from imagesafety.evaluation.collected import Collector
     from imagesafety.evaluation.evaluation import Subject, evaluation
     from imagesafety.evaluation.material import read_material, shown, unused_columns
+    from imagesafety.evaluation.override_labels import read_override_labels
     from imagesafety.evaluation.score_cache import ScoreCache, default_cache
     from imagesafety.evaluation.score_section import section_for
 
     path = find_policy(options.policy)
     policy, service = load_policy(path), service_address(options)
-    overrides = _override_labels(options.overrides) if options.overrides else {}
+    overrides = read_override_labels(options.overrides) if options.overrides else {}
     names = [concept.name for concept in policy.concepts]
     read_material(options.source, names)  # says what is wrong before anything is asked of others
     if unused := unused_columns(options.source, names):
@@ -166,12 +166,6 @@ def _report(options: argparse.Namespace, found: Evaluation, collector: Collector
     if options.report is not None:
         print(f"wrote {options.report / 'report.html'}", file=sys.stderr)
     return 0
-
-
-def _override_labels(file: Path) -> dict[str, bool]:
-    """Whether the files with these hashes are to be rejected. Raises OverrideListError."""
-    entries = load_overrides(file)
-    return {entry.sha256.hex(): entry.denies for entry in entries if entry.sha256 is not None}
 
 
 async def _score(
