@@ -10,7 +10,7 @@ from imagesafety.calibration.array_verdict import rejected
 from imagesafety.calibration.budget import CalibrationError, most_allowed, within_budget
 from imagesafety.calibration.percentiles import percentiles_by_concept
 from imagesafety.calibration.sample import Floats, Sample
-from imagesafety.calibration.strictness import LEVELS, Family
+from imagesafety.calibration.strictness import Family
 from imagesafety.evaluation.intervals import upper_bound
 from imagesafety.policy import Policy
 from imagesafety.policy_file import parse_policy
@@ -67,7 +67,7 @@ def test_the_whole_policy_keeps_the_budget_not_each_concept(family: Family) -> N
     assert promise.is_kept
     assert promise.at_most <= 0.001
     assert promise.rejected == rejected(policy, sample).sum() > 0
-    looser = LEVELS[LEVELS.index(promise.level) - 1]
+    looser = family.levels[family.levels.index(promise.level) - 1]
     assert rejected(family.at(looser), sample).sum() > most_allowed(20_000, 0.001, 0.95)
 
 
@@ -105,12 +105,12 @@ def test_no_stricter_level_rejects_more_than_was_allowed(
         _, promise = within_budget(family, sample, 0.5, 0.9)
     except CalibrationError:
         return
-    index = LEVELS.index(promise.level)
+    index = family.levels.index(promise.level)
     allowed = most_allowed(len(sample), 0.5, 0.9) or 0
-    for level in LEVELS[index::20]:
+    for level in family.levels[index::20]:
         assert rejected(family.at(level), sample).sum() <= allowed
     if index and family.is_monotone:
-        assert rejected(family.at(LEVELS[index - 1]), sample).sum() > allowed
+        assert rejected(family.at(family.levels[index - 1]), sample).sum() > allowed
 
 
 @pytest.mark.parametrize(("images", "budget"), [(400, 0.01), (900, 0.01), (60, 0.02)])
