@@ -14,7 +14,7 @@ from imagesafety.override_list import (
     parse_overrides,
 )
 
-A, B, C = ("%02x" % byte * 32 for byte in (1, 2, 3))
+A, B, C = (f"{byte:02x}" * 32 for byte in (1, 2, 3))
 
 
 def test_what_the_admin_pages_export_is_read_as_it_was_meant() -> None:
