@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from scipy.stats import beta
-
 from benchmarks.evasion.scoring import Finding
 from benchmarks.evasion.transforms import Transform
+from imagesafety.evaluation.intervals import clopper_pearson
 
 CONFIDENCE = 0.95
 
@@ -30,10 +29,8 @@ class Rate:
     @property
     def interval(self) -> tuple[float, float]:
         """Holds the true rate in at least 95 of 100 such measurements."""
-        k, n, tail = self.rejected, self.pictures, (1 - CONFIDENCE) / 2
-        low = float(beta.ppf(tail, k, n - k + 1)) if k else 0.0
-        high = float(beta.ppf(1 - tail, k + 1, n - k)) if k < n else 1.0
-        return low, high
+        found = clopper_pearson(self.rejected, self.pictures, CONFIDENCE)
+        return found.low, found.high
 
     def __str__(self) -> str:
         low, high = self.interval
