@@ -10,7 +10,7 @@ from imagesafety.calibration.array_verdict import rejected
 from imagesafety.calibration.budget import CalibrationError, most_allowed, within_budget
 from imagesafety.calibration.percentiles import percentiles_by_concept
 from imagesafety.calibration.sample import Floats, Sample
-from imagesafety.calibration.strictness import Family
+from imagesafety.calibration.strictness import EQUAL, Family, balance_of
 from imagesafety.evaluation.intervals import upper_bound
 from imagesafety.policy import Policy
 from imagesafety.policy_file import parse_policy
@@ -136,3 +136,30 @@ def test_the_promise_holds_as_often_as_it_says(images: int, budget: float) -> No
     assert broken <= 0.17 * runs
     # It isn't kept by rejecting next to nothing.
     assert np.mean(rates) > 0.2 * promise.at_most
+
+
+def test_with_its_balance_a_policy_that_keeps_the_budget_is_made_no_stricter() -> None:
+    policy, learned = parse_policy(TWO_RULES), random_sample(1, 1000, 4)
+    percentiles = percentiles_by_concept(CONCEPTS, learned)
+    shares = {
+        place: percentiles[place[1]].share(policy.groups[place[0]].thresholds[place[1]]).share
+        for place in (("ab", "a"), ("ab", "b"), ("c", "c"))
+    }
+    family = Family(policy, percentiles, balance_of(policy, percentiles))
+    own = family.at(max(shares.values()))
+    for group, concept in shares:
+        assert own.groups[group].thresholds[concept] == pytest.approx(
+            policy.groups[group].thresholds[concept], abs=2e-5
+        )
+    sample = random_sample(2, 20_000, 4)
+    budget = upper_bound(int(rejected(own, sample).sum()), len(sample), 0.95)
+    found, promise = within_budget(family, sample, budget, 0.95)
+    assert promise.level >= max(shares.values()) * (1 - 1e-9)
+    for group, concept in shares:
+        assert found.groups[group].thresholds[concept] <= own.groups[group].thresholds[concept]
+
+
+def test_thresholds_that_no_benign_image_reaches_have_no_balance() -> None:
+    percentiles = percentiles_by_concept(CONCEPTS, random_sample(1, 1000, 4))
+    placeholders = TWO_RULES.replace("c = 0.2", "c = 1.0")
+    assert balance_of(parse_policy(placeholders), percentiles) == EQUAL
