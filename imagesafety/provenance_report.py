@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from imagesafety.policy import Mode, Policy
+from imagesafety.policy import CRITICAL_COUNT, Group, Mode, Policy
 from imagesafety.provenance import Provenance, Rate
 
 
@@ -50,3 +50,19 @@ def _at_most(rate: Rate) -> str:
 def was_never_measured(policy: Policy) -> bool:
     """Whether a policy without provenance rejects by thresholds of which nobody knows the rate."""
     return any(rule.rejects and rule.mode is Mode.ENFORCE for rule in policy.rules)
+
+
+def placeholders(policy: Policy) -> list[str]:
+    """The rules that hold for no image, because thresholds of 1 stand where none was measured."""
+    never = {name for name, group in policy.groups.items() if not _can_hold(group)}
+    return [rule.name for rule in policy.rules if never.intersection(rule.groups)]
+
+
+def _can_hold(group: Group) -> bool:
+    reachable = 0
+    for concept, threshold in group.thresholds.items():
+        if group.critical.get(concept, 1.0) < 1.0:
+            reachable += CRITICAL_COUNT
+        elif threshold < 1.0:
+            reachable += 1
+    return reachable >= group.at_least

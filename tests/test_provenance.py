@@ -20,6 +20,7 @@ from imagesafety.provenance import (
     provenance_warnings,
 )
 from imagesafety.provenance_file import ProvenanceError, find_provenance, with_provenance
+from imagesafety.provenance_report import placeholders
 
 POLICY = """\
 # Of our server.
@@ -134,3 +135,27 @@ def test_it_says_when_it_no_longer_holds(
         assert len(warnings) == 2
         assert warning in warnings[0]
         assert warnings[1] == NOTHING_FITS
+
+
+@pytest.mark.parametrize(
+    ("group", "expected"),
+    [
+        ("thresholds = { a = 1.0, b = 1 }", ["r"]),
+        ("thresholds = { a = 1.0, b = 0.99 }", []),
+        ("at_least = 2\nthresholds = { a = 1.0, b = 0.99 }", ["r"]),
+        ("at_least = 3\nthresholds = { a = 1.0, b = 0.9 }\ncritical = { b = 0.95 }", []),
+    ],
+)
+def test_a_rule_that_no_image_can_reach_is_a_placeholder(group: str, expected: list[str]) -> None:
+    text = f"""
+model = "demo"
+concepts = {{ a = ["a"], b = ["b"] }}
+[groups.any]
+thresholds = {{ a = 0.5 }}
+[groups.one]
+{group}
+[[rules]]
+name = "r"
+all = ["any", "one"]
+"""
+    assert placeholders(parse_policy(text)) == expected

@@ -30,6 +30,14 @@ def add_goals(parser: argparse.ArgumentParser) -> None:
         default=0.95,
         help="with which the budget is to be promised (0.95)",
     )
+    budget.add_argument(
+        "--balance",
+        choices=("policy", "equal"),
+        default="policy",
+        help="policy: thresholds that fewer harmless images reach than others stay the rarer ones, "
+        "in proportion; equal: all concepts get equally rare, as they do anyway where no harmless "
+        "image reaches one of the thresholds (policy)",
+    )
     trade = parser.add_argument_group("by what mistakes cost, with images of both kinds")
     trade.add_argument("--cost", type=_cost, help="of a false accept, in false rejects")
     trade.add_argument("--cost-false-reject", type=_cost, metavar="COST")
@@ -73,7 +81,8 @@ def goal_of(options: argparse.Namespace) -> Budget | Costs:
     if options.max_false_rejects is not None:
         if any(cost is not None for cost in costs):
             raise OptionsError("either --max-false-rejects or costs, not both")
-        return Budget(options.max_false_rejects, options.confidence)
+        keeps = options.balance == "policy"
+        return Budget(options.max_false_rejects, options.confidence, keeps)
     if options.prevalence is None or (options.cost is None) == (None in pair):
         raise OptionsError(
             "say --max-false-rejects, such as 10/10000, or --cost (or both --cost-false-reject and "

@@ -18,7 +18,7 @@ from imagesafety.policy import Mode, Policy
 from imagesafety.policy_file import PolicyError, find_policy, load_policy
 from imagesafety.provenance import provenance_warnings
 from imagesafety.provenance_file import ProvenanceError, find_provenance
-from imagesafety.provenance_report import described, was_never_measured
+from imagesafety.provenance_report import described, placeholders, was_never_measured
 from imagesafety.scores import ModelIdentity
 from imagesafety.service_address import ServiceAddress
 
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 NEVER_MEASURED = (
     "its thresholds were not measured on your images, and its rules are enforced: see "
     "`imagesafety calibrate`"
+)
+PLACEHOLDERS = (
+    "rule {} holds for no image: thresholds of 1 are placeholders, which `imagesafety calibrate` "
+    "replaces by what it measures on your images"
 )
 _DESCRIBE_SECONDS = 10.0
 
@@ -42,7 +46,7 @@ def add_to(commands: Commands) -> None:
         "`imagesafety calibrate` measured no longer fits.",
     )
     check.add_argument("file", help="policy file, or the name of one that ships with us")
-    add_service_options(check, default=None)
+    add_service_options(check, needed=False)
     check.set_defaults(run=run)
 
 
@@ -64,7 +68,8 @@ def run(options: argparse.Namespace) -> int:
     for rule in policy.rules:
         mode = f" ({rule.mode})" if rule.mode is not Mode.ENFORCE else ""
         print(f"  {rule.action} by {rule.name}: {' and '.join(rule.groups)}{mode}")
-    warnings = _origin(policy)
+    warnings = [PLACEHOLDERS.format(rule) for rule in placeholders(policy)]
+    warnings += _origin(policy)
     if model is not None and (reason := policy.mismatch(model.name, model.weights_digest)):
         warnings.append(reason)
     for warning in warnings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from imagesafety.channel import TlsFiles
@@ -14,12 +15,17 @@ class ServiceOptionsError(Exception):
 
 
 LOCAL = "127.0.0.1:50051"
+VARIABLE = "IMAGESAFETY_INFERENCE"
 
 
-def add_service_options(parser: argparse.ArgumentParser, default: str | None = LOCAL) -> None:
-    """Adds --inference and the options of TLS."""
-    asked = f" ({default})" if default is not None else "; not asked without"
-    parser.add_argument("--inference", default=default, help=f"gRPC target{asked}")
+def add_service_options(parser: argparse.ArgumentParser, *, needed: bool = True) -> None:
+    """Adds --inference and the options of TLS; without `needed`, no service is asked by default."""
+    asked = f"the variable {VARIABLE}, or {LOCAL}" if needed else "not asked without"
+    parser.add_argument(
+        "--inference",
+        default=os.environ.get(VARIABLE, LOCAL) if needed else None,
+        help=f"gRPC target ({asked})",
+    )
     parser.add_argument("--ca", type=Path, help="PEM file of the CA to trust: speaks TLS")
     parser.add_argument("--certificate", type=Path, help="PEM file of the certificate to show")
     parser.add_argument("--key", type=Path, help="PEM file of that certificate's key")
