@@ -41,24 +41,27 @@ async def read_patiently(place: Place, file: StoredFile, most: int) -> bytes:
 
 
 class _Room:
-    """So many files and bytes; a file that is larger than all of it has it alone."""
+    """So many files and bytes; a file that is larger than all of it has it alone.
+
+    One task enters, so one event is enough to wait with.
+    """
 
     def __init__(self, files: int, size: int) -> None:
         self._files, self._size = files, size
         self._used_files = self._used_size = 0
-        self._freed = asyncio.Condition()
+        self._freed = asyncio.Event()
 
     async def enter(self, size: int) -> None:
-        async with self._freed:
-            await self._freed.wait_for(lambda: self._fits(size))
-            self._used_files += 1
-            self._used_size += size
+        while not self._fits(size):
+            self._freed.clear()
+            await self._freed.wait()
+        self._used_files += 1
+        self._used_size += size
 
-    async def leave(self, size: int) -> None:
-        async with self._freed:
-            self._used_files -= 1
-            self._used_size -= size
-            self._freed.notify_all()
+    def leave(self, size: int) -> None:
+        self._used_files -= 1
+        self._used_size -= size
+        self._freed.set()
 
     def _fits(self, size: int) -> bool:
         if self._used_files == 0:
@@ -108,7 +111,7 @@ async def read_ahead(
             if isinstance(found, BaseException):
                 raise found
             yield found
-            await room.leave(max(found[0].size, 0))
+            room.leave(max(found[0].size, 0))
     finally:
         await _end(listing)
         for task in list(reading):

@@ -93,7 +93,7 @@ class ScanPass:
         self._place, self._state, self._judge, self._actor = place, state, judge, actor
         self._tally, self._listener, self._scope = tally, listener, scope
         self._most_bytes, self._weights, self._clock = most_bytes, weights, clock
-        self._under_way: set[str] = set()
+        self._under_way: dict[str, Known | None] = {}  # with what is recorded of each
 
     async def run(self, scorer: Scorer) -> None:
         """Raises PlaceError, ServiceTroubleError, and what the scorer raises."""
@@ -128,19 +128,23 @@ class ScanPass:
             async for entry in listing:
                 if isinstance(entry, Unlisted):
                     self._unlisted(entry)
-                elif entry.name not in self._under_way and not await self._is_known(entry):
-                    if entry.size > self._most_bytes:
-                        await self._trouble(entry, too_large(self._most_bytes))
-                        continue
-                    if taken == self._scope.limit:
-                        return
-                    taken += 1
-                    self._under_way.add(entry.name)
+                    continue
+                if entry.name in self._under_way:
+                    continue
+                before = self._state.known(entry.name)
+                if await self._is_known(entry, before):
+                    continue
+                if taken == self._scope.limit:
+                    return
+                taken += 1
+                self._under_way[entry.name] = before
+                if entry.size > self._most_bytes:
+                    await self._trouble(entry, too_large(self._most_bytes))
+                else:
                     yield entry
 
-    async def _is_known(self, file: StoredFile) -> bool:
+    async def _is_known(self, file: StoredFile, before: Known | None) -> bool:
         """Whether no look at the file is needed; then all is done that is to be done with it."""
-        before = self._state.known(file.name)
         if before is None or before.version != file.version:
             return False
         known = self._judge.again(before)
@@ -170,7 +174,7 @@ class ScanPass:
             await self._finish(file, seen_by_trouble(error))
             return
         # Nothing is recorded of what is not there: it may be there again.
-        self._under_way.discard(file.name)
+        self._under_way.pop(file.name, None)
         known = self._judge.of(seen_by_trouble(error), file.version)
         self._state.tell(file_line(self._clock(), file, known, {}))
         await self._settle(file, known)
@@ -178,9 +182,7 @@ class ScanPass:
     async def _finish(self, file: StoredFile, seen: Seen) -> None:
         """Records what was seen, and does what is to be done."""
         known = self._judge.of(seen, file.version)
-        before = self._state.known(file.name)
-        self._record(file, known, before)
-        self._under_way.discard(file.name)
+        self._record(file, known, self._under_way.pop(file.name, None))
         self._tally.looked_at += 1
         await self._settle(file, known)
 
