@@ -12,15 +12,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from inference.batch_times import BatchTimes
-from inference.work_queue import Entry, Priority, QueueFullError, WorkQueue
+from inference.work_queue import UPLOADS_COME, Entry, Priority, QueueFullError, WorkQueue
 
 # How much later a view counts as due for each view of its image that was taken before it, in times
 # that a view takes: an image of many views lets those by that came shortly after it.
 _LATER = 8.0
 # How much longer a batch with uploads may take for the bulk work that fills it up.
 _PADDED = 1.25
-# For how many seconds after an upload others count as likely to come.
-_UPLOADS_COME = 10.0
 
 
 class DeadlineUnmeetableError(Exception):
@@ -285,7 +283,7 @@ class Schedule:
     def _most(self, first: Priority, now: float) -> int:
         """How many views the next batch may have, by whose turn it is."""
         limits = self._limits
-        uploads_come = now - self._last_upload < _UPLOADS_COME
+        uploads_come = now - self._last_upload < UPLOADS_COME
         if first is Priority.BULK and uploads_come and limits.short_batch:
             return min(limits.short_batch, limits.max_batch)
         return limits.max_batch

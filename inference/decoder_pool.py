@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 
@@ -27,7 +28,7 @@ from inference.decoder_process import (
 from inference.errors import Reason, ScoringError
 from inference.metrics import Metrics
 from inference.shared_file import SharedFile
-from inference.work_queue import Priority, QueueFullError, WorkQueue
+from inference.work_queue import UPLOADS_COME, Priority, QueueFullError, WorkQueue
 from telemetry.tracing import Span, add_past_span, recorded_span
 
 _RESTART_SECONDS = 1.0  # between attempts, when processes can't be started at all
@@ -83,8 +84,9 @@ class DecoderPool:
     ) -> None:
         """`weights` are those of clients by name; `on_busy` is told which part has work.
 
-        No further file is decoded while callers hold `max_views` views; of bulk work, half. Bulk
-        work leaves one of several decoders free: a file that is being decoded can't be put off.
+        No further file is decoded while callers hold `max_views` views; of bulk work, half. While
+        uploads come, bulk work leaves one of several decoders free: a file that is being decoded
+        can't be put off.
         """
         self._settings = settings
         self._workers = workers
@@ -95,6 +97,7 @@ class DecoderPool:
         self._idle: list[DecoderProcess] = []
         self._processes: set[DecoderProcess] = set()
         self._held_views = 0
+        self._last_upload = -math.inf  # when it came
         self._on_busy = on_busy
         self._working = dict.fromkeys(Priority, 0)  # files that are being decoded
         self.times = DecodeTimes(workers)
@@ -182,6 +185,8 @@ class DecoderPool:
             ticket = self._queue.add(job, job.priority, job.deadline, job.client)
         except QueueFullError as error:
             raise ScoringError(Reason.QUEUE_FULL, "the queue of the decoders is full") from error
+        if job.priority is Priority.INTERACTIVE:
+            self._last_upload = max(self._last_upload, job.arrived)
         self._metrics.decoder_queue.enter(ticket, job.priority, job.arrived)
         self._dispatch()
         return ticket
@@ -194,10 +199,7 @@ class DecoderPool:
         """Hands waiting files to idle processes."""
         now = asyncio.get_running_loop().time()
         while self._idle and self._held_views < self._max_views:
-            bulk_too = self._held_views < self._max_views / 2 and (
-                len(self._idle) > 1 or self._workers == 1
-            )
-            entry = self._queue.first(Priority.BULK if bulk_too else Priority.INTERACTIVE)
+            entry = self._queue.first(self._least(now))
             if entry is None:
                 return
             job, late = entry.item, entry.deadline <= now
@@ -209,6 +211,14 @@ class DecoderPool:
                 _fail(job, ScoringError(Reason.DEADLINE_EXCEEDED, message))
             elif not job.result.done():
                 self._hand_over(job, self._idle.pop(), now)
+
+    def _least(self, now: float) -> Priority:
+        """The least priority that an idle process may have a file of."""
+        uploads_come = now - self._last_upload < UPLOADS_COME
+        is_kept = len(self._idle) == 1 and self._workers > 1 and uploads_come
+        if is_kept or self._held_views >= self._max_views / 2:
+            return Priority.INTERACTIVE
+        return Priority.BULK
 
     def _hand_over(self, job: _Job, process: DecoderProcess, now: float) -> None:
         left = job.deadline - now

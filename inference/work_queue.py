@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+UPLOADS_COME = 10.0  # for how many seconds after an upload others count as likely to come
 _REMEMBERED = 1000  # clients that have nothing waiting, and were served ahead of others
 _NEVER = 1e9  # seconds: a deadline that something can still be due later than
 _ROUNDING = 1e-9  # of sums of 1 / weight

@@ -39,6 +39,10 @@ class StoredFile:
         return digest + len(self.data).to_bytes(8, "big") + self.format.encode()
 
     @property
+    def sha256(self) -> str:
+        return self.hash[:32].hex()
+
+    @property
     def slug(self) -> str:
         return base64.urlsafe_b64encode(self.hash).decode()
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from imagesafety.calibration.array_verdict import rejected
 from imagesafety.calibration.sample import MAP_ONE_IN, Sample
-from imagesafety.calibration.strictness import LEVELS, Family
+from imagesafety.calibration.strictness import Family
 from imagesafety.evaluation.intervals import images_needed, upper_bound
 from imagesafety.policy import Policy
 
@@ -99,15 +99,15 @@ def within_budget(
 
 
 def _loosest(family: Family, sample: Sample, allowed: int) -> float:
-    strictest = len(LEVELS) - 1
+    strictest = len(family.levels) - 1
     if (count := _count(family, sample, strictest)) > allowed:
         raise CalibrationError(
             f"even the strictest thresholds reject {count} of {len(sample)} benign images"
         )
     if not family.is_monotone:
-        return LEVELS[_scan(family, sample, allowed)]
+        return family.levels[_scan(family, sample, allowed)]
     if _count(family, sample, 0) <= allowed:
-        return LEVELS[0]
+        return family.levels[0]
     loose, strict = 0, strictest
     while strict - loose > 1:
         middle = (loose + strict) // 2
@@ -115,15 +115,15 @@ def _loosest(family: Family, sample: Sample, allowed: int) -> float:
             strict = middle
         else:
             loose = middle
-    return LEVELS[strict]
+    return family.levels[strict]
 
 
 def _scan(family: Family, sample: Sample, allowed: int) -> int:
     """The loosest level such that it and all stricter ones together reject at most so many."""
     ever = np.zeros(len(sample), bool)
-    for index in range(len(LEVELS) - 1, -1, -1):
+    for index in range(len(family.levels) - 1, -1, -1):
         waiting = np.flatnonzero(~ever)
-        found = rejected(family.at(LEVELS[index]), sample.part(~ever))
+        found = rejected(family.at(family.levels[index]), sample.part(~ever))
         ever[waiting[found]] = True
         if ever.sum() > allowed:
             return index + 1
@@ -131,4 +131,4 @@ def _scan(family: Family, sample: Sample, allowed: int) -> int:
 
 
 def _count(family: Family, sample: Sample, index: int) -> int:
-    return int(rejected(family.at(LEVELS[index]), sample).sum())
+    return int(rejected(family.at(family.levels[index]), sample).sum())

@@ -13,7 +13,7 @@ from imagesafety.calibration.carry import Origin, carried
 from imagesafety.calibration.gathered import Gathered
 from imagesafety.calibration.percentiles import Percentiles, percentiles_by_concept
 from imagesafety.calibration.sample import Sample
-from imagesafety.calibration.strictness import Family
+from imagesafety.calibration.strictness import EQUAL, Family, balance_of
 from imagesafety.calibration.trade import Costs as Costs  # others import it from here
 from imagesafety.calibration.trade import Counted, best_trade
 from imagesafety.evaluation.intervals import clopper_pearson
@@ -26,10 +26,14 @@ FEWEST_BENIGN = 100
 
 @dataclass(frozen=True)
 class Budget:
-    """The share of benign images that may be rejected, to be promised with `confidence`."""
+    """The share of benign images that may be rejected, to be promised with `confidence`.
+
+    If it `keeps_balance`, thresholds that were rarer than others on benign images stay so.
+    """
 
     share: float
     confidence: float = 0.95
+    keeps_balance: bool = True
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,9 @@ def _by_budget(
 ) -> _Chosen:
     learned, rest = gathered.benign.split_for_map()
     percentiles = percentiles_by_concept([concept.name for concept in policy.concepts], learned)
-    family = Family(_base(policy, percentiles, origin), percentiles)
+    # Another model's thresholds say nothing of this one's.
+    balance = balance_of(policy, percentiles) if goal.keeps_balance and origin is None else EQUAL
+    family = Family(_base(policy, percentiles, origin), percentiles, balance)
     found, promise = within_budget(family, rest, goal.share, goal.confidence)
     false_accepts = None
     if len(gathered.bad):
@@ -162,7 +168,7 @@ def _by_budget(
     return _Chosen(
         policy=found,
         percentiles=percentiles,
-        levels=dict.fromkeys(family.moved, promise.level),
+        levels={name: promise.level * family.most_common(name) for name in family.moved},
         counted_on=rest,
         goal=f"at most {share_in_words(goal.share)} of benign images rejected",
         # From 0 on, since a budget is a bound from one side: fewer are no broken promise.

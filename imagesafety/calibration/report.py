@@ -36,7 +36,7 @@ def threshold_lines(old: Policy, calibrated: Calibrated, origin: Origin | None) 
     for name, group in calibrated.policy.groups.items():
         level = calibrated.provenance.levels.get(name)
         note = (
-            f"to where {share_in_words(level)} of benign images reach each concept"
+            f"to where at most {share_in_words(level)} of benign images reach a concept"
             if level is not None
             else "not moved, since no rule rejects by it"
         )

@@ -2,14 +2,16 @@
 
 A *level* is a share of benign images. At a level every concept's threshold stands where that share
 of benign images reaches it, so that all concepts are equally rare at their thresholds, whatever
-their cosines are. Smaller shares are stricter on what counts: fewer images are rejected.
+their cosines are; or, with the *balance* of a policy, where a share reaches it that is in the same
+proportion to those of the others as in that policy. Smaller shares are stricter on what counts:
+fewer images are rejected.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from imagesafety.calibration.array_verdict import is_counted
@@ -20,19 +22,46 @@ DIGITS = 5  # behind the point, of what is written; similarities spread over som
 CRITICAL_RARITY = 0.1  # `critical` stands where a concept is ten times as rare as at its threshold
 # Over a threshold that half of all benign images reach, a concept says nothing.
 LOOSEST, STEPS_A_DECADE = 0.5, 100
-LEVELS = tuple(
-    LOOSEST * 10 ** (-step / STEPS_A_DECADE)
-    for step in range(math.ceil(STEPS_A_DECADE * math.log10(LOOSEST / RAREST)))
-)
-"""From the loosest to the strictest."""
+
+
+@dataclass(frozen=True)
+class Balance:
+    """How common a policy's thresholds are among benign images, against each other.
+
+    `weights` has, for a group and a concept, the share that reaches the threshold, in terms of
+    `most`, which is the greatest of these shares. Without weights all are equally common.
+    """
+
+    weights: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    most: float = LOOSEST
+
+    def weight(self, group: str, concept: str) -> float:
+        """How common the threshold is, in terms of the most common one."""
+        return self.weights.get((group, concept), 1.0)
+
+
+EQUAL = Balance()
 
 
 @dataclass(frozen=True)
 class Family:
-    """The policies that a policy becomes by moving the thresholds of its rejecting rules."""
+    """The policies that a policy becomes by moving the thresholds of its rejecting rules.
+
+    With EQUAL balance, all concepts are equally rare at their thresholds.
+    """
 
     policy: Policy
     percentiles: Mapping[str, Percentiles]
+    balance: Balance = EQUAL
+
+    @cached_property
+    def levels(self) -> tuple[float, ...]:
+        """From the loosest to the strictest; that of the balanced policy itself is one of them."""
+        looser = math.floor(STEPS_A_DECADE * math.log10(LOOSEST / self.balance.most))
+        stricter = math.ceil(STEPS_A_DECADE * math.log10(self.balance.most / RAREST))
+        return tuple(
+            self.balance.most * 10 ** (-step / STEPS_A_DECADE) for step in range(-looser, stricter)
+        )
 
     @cached_property
     def moved(self) -> tuple[str, ...]:
@@ -51,6 +80,11 @@ class Family:
         added = {concept for change in self.policy.adjustments for concept in change.add}
         return not added & twins.keys()
 
+    def most_common(self, group: str) -> float:
+        """The share at the group's most common threshold, in levels."""
+        concepts = self.policy.groups[group].thresholds
+        return max(self.balance.weight(group, concept) for concept in concepts)
+
     def at(self, level: float) -> Policy:
         """The policy with all moved groups at one level."""
         return self.at_levels(dict.fromkeys(self.moved, level))
@@ -61,12 +95,13 @@ class Family:
         return replace(self.policy, groups={**self.policy.groups, **moved})
 
     def _group(self, group: Group, level: float) -> Group:
-        thresholds = {name: self._threshold(name, level) for name in group.thresholds}
+        levels = {name: level * self.balance.weight(group.name, name) for name in group.thresholds}
+        thresholds = {name: self._threshold(name, levels[name]) for name in group.thresholds}
         critical = {}
         for name, value in group.critical.items():
             # What always counts three times goes on to.
             at_once = value == group.thresholds[name]
-            rare = level if at_once else level * CRITICAL_RARITY
+            rare = levels[name] if at_once else levels[name] * CRITICAL_RARITY
             critical[name] = self._threshold(name, rare)
         return replace(group, thresholds=thresholds, critical=critical)
 
@@ -75,3 +110,20 @@ class Family:
         factor = 10.0**DIGITS
         value = math.ceil(self.percentiles[concept].value(level) * factor) / factor
         return min(1.0, max(-1.0, value))
+
+
+def balance_of(policy: Policy, percentiles: Mapping[str, Percentiles]) -> Balance:
+    """How the thresholds of a policy's rejecting rules are balanced; equally, if nobody can tell.
+
+    That is so where no benign image reaches one of them, or most reach it: such thresholds were
+    hardly set with care, and are often placeholders.
+    """
+    shares = {}
+    for name in Family(policy, percentiles).moved:
+        for concept, threshold in policy.groups[name].thresholds.items():
+            found = percentiles[concept].share(threshold)
+            if found.extrapolated or found.share > LOOSEST:
+                return EQUAL
+            shares[name, concept] = found.share
+    most = max(shares.values())
+    return Balance({place: share / most for place, share in shares.items()}, most)

@@ -14,11 +14,11 @@ from imagesafety.calibration.array_verdict import rejected
 from imagesafety.calibration.budget import CalibrationError
 from imagesafety.calibration.percentiles import Percentiles, percentiles_by_concept
 from imagesafety.calibration.sample import Sample
-from imagesafety.calibration.strictness import LEVELS, Family
+from imagesafety.calibration.strictness import Family
 from imagesafety.policy import Policy
 
 FEWEST_OF_A_HALF = 20  # of either kind
-TRADE_LEVELS = tuple(level for level in LEVELS[::5] if level >= 1e-8)
+_EVERY, _STRICTEST = 5, 1e-8  # of the family's levels that are tried
 _MOST_SWEEPS = 5
 
 
@@ -100,12 +100,13 @@ def _search(family: Family, benign: Sample, bad: Sample, costs: Costs) -> dict[s
         false_accepts = 1 - float(rejected(policy, bad).mean())
         return costs.expected(float(rejected(policy, benign).mean()), false_accepts)
 
-    level, lowest = _cheapest(lambda level: cost(dict.fromkeys(family.moved, level)))
+    tried = [level for level in family.levels[::_EVERY] if level >= _STRICTEST]
+    level, lowest = _cheapest(lambda level: cost(dict.fromkeys(family.moved, level)), tried)
     levels = dict.fromkeys(family.moved, level)
     for _ in range(_MOST_SWEEPS if len(family.moved) > 1 else 0):
         before = lowest
         for group in family.moved:
-            levels[group], lowest = _cheapest(_of_group(cost, levels, group))
+            levels[group], lowest = _cheapest(_of_group(cost, levels, group), tried)
         if math.isclose(lowest, before):
             break
     return levels
@@ -117,14 +118,14 @@ def _of_group(
     return lambda level: cost({**levels, group: level})
 
 
-def _cheapest(cost: Callable[[float], float]) -> tuple[float, float]:
+def _cheapest(cost: Callable[[float], float], tried: Sequence[float]) -> tuple[float, float]:
     """The level of the lowest cost, and that; the middle one of several that follow each other.
 
     The middle is the farthest from where mistakes begin on either side.
     """
-    found: Sequence[float] = [cost(level) for level in TRADE_LEVELS]
+    found = [cost(level) for level in tried]
     lowest = min(found)
     first = last = found.index(lowest)
     while last + 1 < len(found) and math.isclose(found[last + 1], lowest, abs_tol=1e-15):
         last += 1
-    return TRADE_LEVELS[(first + last) // 2], lowest
+    return tried[(first + last) // 2], lowest

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import re
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from imagesafety.command.calibrate_options import (
+    OptionsError,
+    add_better_scores,
+    add_goals,
+    goal_of,
+)
 from imagesafety.command.service_options import (
     ServiceOptionsError,
     add_service_options,
@@ -16,16 +24,18 @@ from imagesafety.command.service_options import (
     service_address,
 )
 from imagesafety.policy import Policy
-from imagesafety.policy_file import PolicyError, find_policy, load_policy
+from imagesafety.policy_file import PolicyError, find_policy, load_policy, parse_policy
 from imagesafety.service_address import ServiceAddress
 
 if TYPE_CHECKING:
-    from imagesafety.calibration.calibrate import Budget, Costs
     from imagesafety.calibration.gathered import Gathered
     from imagesafety.calibration.scoring import Target
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
+_NO_EMBEDDINGS = (
+    "run it on the machine of inference, or show a certificate that it verifies (--certificate)"
+)
 EXTRA = ("numpy", "scipy", "pyarrow")
 
 
@@ -53,63 +63,9 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("--model", help="carry the policy to this model, which inference has")
     parser.add_argument("--cache", type=Path, help="file that keeps scores for the next time")
     add_service_options(parser)
-    _add_goals(parser)
+    add_goals(parser)
+    add_better_scores(parser)
     parser.set_defaults(run=run)
-
-
-def _add_goals(parser: argparse.ArgumentParser) -> None:
-    budget = parser.add_argument_group("by a budget")
-    budget.add_argument(
-        "--max-false-rejects",
-        type=_share,
-        metavar="SHARE",
-        help="of harmless images, such as 10/10000, 1e-3 or 0.1%%",
-    )
-    budget.add_argument(
-        "--confidence",
-        type=_share,
-        default=0.95,
-        help="with which the budget is to be promised (0.95)",
-    )
-    trade = parser.add_argument_group("by what mistakes cost, with images of both kinds")
-    trade.add_argument("--cost", type=_cost, help="of a false accept, in false rejects")
-    trade.add_argument("--cost-false-reject", type=_cost, metavar="COST")
-    trade.add_argument("--cost-false-accept", type=_cost, metavar="COST")
-    trade.add_argument(
-        "--prevalence", type=_share, metavar="SHARE", help="of uploads that are to be rejected"
-    )
-
-
-def _share(text: str) -> float:
-    """A share between 0 and 1: 10/10000, 1e-3 or 0.1%."""
-    number = r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*"
-    try:
-        if found := re.fullmatch(f"{number}/{number}", text):
-            share = float(found[1]) / float(found[2])
-        elif found := re.fullmatch(f"{number}%\\s*", text):
-            share = float(found[1]) / 100
-        else:
-            share = float(text)
-    except (ValueError, ZeroDivisionError):
-        share = -1
-    if not 0 < share < 1:
-        message = f"{text!r} is no share between 0 and 1, such as 10/10000, 1e-3 or 0.1%"
-        raise argparse.ArgumentTypeError(message)
-    return share
-
-
-def _cost(text: str) -> float:
-    try:
-        cost = float(text)
-    except ValueError:
-        cost = -1
-    if not 0 < cost < 1e12:
-        raise argparse.ArgumentTypeError(f"{text!r} is no cost over 0")
-    return cost
-
-
-class _OptionsError(Exception):
-    """Options that don't go together, or files that are not to be written."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -129,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
         return 2
     try:
         _calibrate(options)
-    except (PolicyError, ServiceOptionsError, _OptionsError, MaterialError) as error:
+    except (PolicyError, ServiceOptionsError, OptionsError, MaterialError) as error:
         print(f"imagesafety: {error}", file=sys.stderr)
         return 2
     except (CalibrationError, OtherModelError, ProvenanceError) as error:
@@ -137,7 +93,8 @@ def run(options: argparse.Namespace) -> int:
         return 2
     except (ScoringError, ServiceUnavailableError) as error:
         print(f"imagesafety: no scores: {error}", file=sys.stderr)
-        print(not_reached(options), file=sys.stderr)
+        denied = isinstance(error, ScoringError) and error.reason == "EMBEDDINGS_NOT_ALLOWED"
+        print(_NO_EMBEDDINGS if denied else not_reached(options), file=sys.stderr)
         return 1
     except (CacheError, OSError) as error:
         print(f"imagesafety: {error}", file=sys.stderr)
@@ -146,44 +103,33 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check_output(options: argparse.Namespace, path: Path, policy: Policy) -> None:
-    """Finds out before the work whether its result may be written. Raises _OptionsError."""
+    """Finds out before the work whether its result may be written. Raises OptionsError."""
     output: Path = options.output
     if not output.parent.is_dir():
-        raise _OptionsError(f"{output.parent}: there is no such folder to write to")
+        raise OptionsError(f"{output.parent}: there is no such folder to write to")
     if output.is_dir():
-        raise _OptionsError(f"{output}: is a folder")
+        raise OptionsError(f"{output}: is a folder")
     if output.exists() and not options.force and not output.samefile(path):
-        raise _OptionsError(f"{output}: there is such a file already; --force writes over it")
+        raise OptionsError(f"{output}: there is such a file already; --force writes over it")
     probes = [concept.probe.file for concept in policy.concepts if concept.probe is not None]
     if probes and output.parent.resolve() != path.parent.resolve():
-        raise _OptionsError(
+        raise OptionsError(
             f"the policy names {probes[0]} beside it: write the new one to {path.parent}"
         )
 
 
-def _goal(options: argparse.Namespace) -> Budget | Costs:
-    """What was asked for. Raises _OptionsError."""
-    from imagesafety.calibration.calibrate import Budget, Costs
+@dataclass(frozen=True)
+class _Scored:
+    """What is calibrated: `base`, whose text is that of `source`, and the files that it names."""
 
-    pair = (options.cost_false_reject, options.cost_false_accept)
-    costs = options.cost, *pair, options.prevalence
-    if options.max_false_rejects is not None:
-        if any(cost is not None for cost in costs):
-            raise _OptionsError("either --max-false-rejects or costs, not both")
-        return Budget(options.max_false_rejects, options.confidence)
-    if options.prevalence is None or (options.cost is None) == (None in pair):
-        raise _OptionsError(
-            "say --max-false-rejects, such as 10/10000, or --cost (or both --cost-false-reject and "
-            "--cost-false-accept) with --prevalence"
-        )
-    if options.cost is not None:
-        return Costs(1.0, options.cost, options.prevalence)
-    return Costs(*pair, options.prevalence)
+    target: Target
+    source: Policy
+    base: Policy
+    gathered: Gathered
+    probes: Mapping[str, bytes]
 
 
-async def _score(
-    options: argparse.Namespace, policy: Policy, service: ServiceAddress
-) -> tuple[Target, Gathered]:
+async def _score(options: argparse.Namespace, policy: Policy, service: ServiceAddress) -> _Scored:
     """For which model the policy is to be, and the scores by that."""
     from imagesafety.calibration import scoring
     from imagesafety.calibration.gathered import is_all_benign
@@ -193,7 +139,32 @@ async def _score(
     if is_all_benign(options.material, [concept.name for concept in policy.concepts]):
         print(f"{options.material}: has no folders accept and reject, so all of it is harmless")
     cache = options.cache or default_cache()
-    return target, await scoring.score(options.material, target.policy, service, cache)
+    if options.better_scores:
+        return await _score_better(options, policy, target, service, cache)
+    gathered = await scoring.score(options.material, target.policy, service, cache)
+    return _Scored(target, policy, target.policy, gathered, {})
+
+
+async def _score_better(
+    options: argparse.Namespace,
+    policy: Policy,
+    target: Target,
+    service: ServiceAddress,
+    cache: Path,
+) -> _Scored:
+    from imagesafety.calibration import better_report, better_run
+    from imagesafety.evaluation.override_labels import read_override_labels
+
+    overrides = read_override_labels(options.overrides) if options.overrides else {}
+    source = better_run.Source(options.material, overrides)
+    neutral = options.neutral or better_run.NEUTRAL
+    asked, found = await better_run.score_for_better(source, target.policy, neutral, service, cache)
+    today = datetime.now(UTC).date().isoformat()
+    better, gathered = better_run.look_for_better(target.policy, asked, found, today)
+    print("", *better_report.comparison_lines(better), sep="\n")
+    print("", *better_report.kept_lines(better), "", sep="\n")
+    edited = parse_policy(better.text) if better.is_any else policy
+    return _Scored(target, edited, better.policy, gathered, better.probes)
 
 
 def _calibrate(options: argparse.Namespace) -> None:
@@ -201,18 +172,22 @@ def _calibrate(options: argparse.Namespace) -> None:
     from imagesafety.calibration.calibrate import calibrate, occasion_now
     from imagesafety.calibration.written import save, written
 
-    goal, service = _goal(options), service_address(options)
+    goal, service = goal_of(options), service_address(options)
+    if not options.better_scores and (options.neutral or options.overrides):
+        raise OptionsError("--neutral and --overrides are for --better-scores")
     path, output = find_policy(options.policy), options.output
     policy = load_policy(path)
     _check_output(options, path, policy)
-    target, gathered = asyncio.run(_score(options, policy, service))
-    print("\n".join(report.material_lines(gathered)))
-    occasion = occasion_now(target.policy)
-    calibrated = calibrate(target.policy, gathered, goal, occasion, origin=target.origin)
-    text = written(policy, calibrated.policy, calibrated.provenance)
+    scored = asyncio.run(_score(options, policy, service))
+    print("\n".join(report.material_lines(scored.gathered)))
+    base, origin = scored.base, scored.target.origin
+    calibrated = calibrate(base, scored.gathered, goal, occasion_now(base), origin=origin)
+    text = written(scored.source, calibrated.policy, calibrated.provenance)
     if path.read_text(encoding="utf-8") != policy.text:
-        raise _OptionsError(f"{path}: was changed meanwhile; run it again, the scores are kept")
+        raise OptionsError(f"{path}: was changed meanwhile; run it again, the scores are kept")
+    for name, data in scored.probes.items():  # before the policy that names them
+        save(output.parent / name, data.decode(), replacing=True)
     save(output, text, replacing=options.force or (output.exists() and output.samefile(path)))
-    print("", *report.threshold_lines(policy, calibrated, target.origin), sep="\n")
+    print("", *report.threshold_lines(base, calibrated, origin), sep="\n")
     print("", *report.result_lines(calibrated), sep="\n")
     print("", *report.next_lines(str(output)), sep="\n")

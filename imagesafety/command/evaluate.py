@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -24,13 +25,15 @@ from imagesafety.scoring_error import ScoringError
 
 if TYPE_CHECKING:
     from imagesafety.evaluation.collected import Collector
-    from imagesafety.evaluation.evaluation import Subject
+    from imagesafety.evaluation.evaluation import Evaluation
     from imagesafety.evaluation.score_cache import ScoreCache
+    from imagesafety.policy import Policy
     from imagesafety.scores import ModelDescription
     from imagesafety.service_address import ServiceAddress
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
+_NEEDED = ("jinja2", "matplotlib", "numpy", "pyarrow", "scipy")
 _DESCRIBE_SECONDS = 30.0
 
 
@@ -84,16 +87,17 @@ def _share(text: str) -> float:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluates; 2 for what can't be meant, 1 for what failed."""
-    try:
-        from imagesafety.evaluation.material import MaterialError
-        from imagesafety.evaluation.score_cache import CacheError
-        from imagesafety.evaluation.scored import OtherModelError
-    except ImportError as error:
-        return _said(f"evaluate needs `pip install 'imagesafety[evaluate]'`: {error}", 1)
+    if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
+        wanted = ", ".join(missing)
+        return _said(f"evaluate needs `pip install 'imagesafety[evaluate]'` ({wanted})", 1)
+    from imagesafety.evaluation.material import MaterialError
+    from imagesafety.evaluation.score_cache import CacheError
+    from imagesafety.evaluation.scored import OtherModelError
+
     if options.pictures and options.report is None:
         return _said("--pictures needs --report: pictures are shown there", 2)
     try:
-        return asyncio.run(_evaluate(options))
+        return _evaluate(options)
     except (PolicyError, MaterialError, ServiceOptionsError) as error:
         return _said(str(error), 2)
     except (OtherModelError, CacheError, OSError) as error:
@@ -109,76 +113,79 @@ def _said(message: str, code: int) -> int:
     return code
 
 
-async def _evaluate(options: argparse.Namespace) -> int:
+def _evaluate(options: argparse.Namespace) -> int:
     from imagesafety.evaluation.collected import Collector
     from imagesafety.evaluation.evaluation import Subject, evaluation
-    from imagesafety.evaluation.material import shown
+    from imagesafety.evaluation.material import read_material, shown, unused_columns
     from imagesafety.evaluation.override_labels import read_override_labels
-    from imagesafety.evaluation.report_content import report_content
-    from imagesafety.evaluation.report_files import write_report
-    from imagesafety.evaluation.report_text import report_lines
     from imagesafety.evaluation.score_cache import ScoreCache, default_cache
     from imagesafety.evaluation.score_section import section_for
 
     path = find_policy(options.policy)
     policy, service = load_policy(path), service_address(options)
     overrides = read_override_labels(options.overrides) if options.overrides else {}
-    description = await _describe(service)
-    subject = Subject(
-        shown(options.source),
-        str(path),
-        policy,
-        description.model,
-        options.confidence,
-        options.prevalence,
-    )
-    with ScoreCache(options.cache or default_cache()) as cache:
-        section = section_for(cache, policy, description)
+    names = [concept.name for concept in policy.concepts]
+    read_material(options.source, names)  # says what is wrong before anything is asked of others
+    if unused := unused_columns(options.source, names):
+        print(f"imagesafety: columns that are no labels: {', '.join(unused)}", file=sys.stderr)
+    if options.report is not None:
+        options.report.mkdir(parents=True, exist_ok=True)
+    with (
+        ScoreCache(options.cache or default_cache()) as cache,
         # Beside the cache: where that has room, the columns have, and it is no memory.
-        folder = cache.path.parent
-        with Collector(folder, policy, overrides) as collector:
-            await _score(options.source, subject, service, cache, collector)
-            found = evaluation(subject, collector, section)
-            if not found.counts.images:
-                for line in report_lines(found):
-                    print(line, file=sys.stderr)
-                return _said("no image could be scored", 1)
-            if options.report is not None:
-                write_report(options.report, found, collector.problems, pictures=options.pictures)
-            if options.json:
-                print(json.dumps(report_content(found)))
-            else:
-                print("\n".join(report_lines(found)))
+        Collector(cache.path.parent, policy, overrides) as collector,
+    ):
+        model = asyncio.run(_score(options.source, policy, service, cache, collector))
+        subject = Subject(
+            shown(options.source),
+            str(path),
+            policy,
+            model.model,
+            options.confidence,
+            options.prevalence,
+        )
+        found = evaluation(subject, collector, section_for(cache, policy, model))
+        return _report(options, found, collector)
+
+
+def _report(options: argparse.Namespace, found: Evaluation, collector: Collector) -> int:
+    """Prints and writes what was found."""
+    from imagesafety.evaluation.report_content import report_content
+    from imagesafety.evaluation.report_files import write_report
+    from imagesafety.evaluation.report_text import problem_lines, report_lines
+
+    if not found.counts.images:
+        print("\n".join(problem_lines(found)), file=sys.stderr)
+        return _said("no image could be scored", 1)
+    if options.report is not None:
+        write_report(options.report, found, collector.problems, pictures=options.pictures)
+    if options.json:
+        print(json.dumps(report_content(found)))
+    else:
+        print("\n".join(report_lines(found)))
     if options.report is not None:
         print(f"wrote {options.report / 'report.html'}", file=sys.stderr)
     return 0
 
 
-async def _describe(service: ServiceAddress) -> ModelDescription:
-    async with ScoringClient(service.target, service.tls) as client:
-        return await client.describe_model(timeout=_DESCRIBE_SECONDS)
-
-
 async def _score(
-    source: Path,
-    subject: Subject,
-    service: ServiceAddress,
-    cache: ScoreCache,
-    collector: Collector,
-) -> None:
-    """Scores everything of the source."""
-    from imagesafety.evaluation.material import count_material, read_material, unused_columns
+    source: Path, policy: Policy, service: ServiceAddress, cache: ScoreCache, collector: Collector
+) -> ModelDescription:
+    """Scores everything of the source; the model that did."""
+    from imagesafety.evaluation.material import count_material, read_material
+    from imagesafety.evaluation.score_section import section_for
     from imagesafety.evaluation.scored import score_material
 
-    names = [concept.name for concept in subject.policy.concepts]
-    if unused := unused_columns(source, names):
-        print(f"imagesafety: columns that are no labels: {', '.join(unused)}", file=sys.stderr)
+    async with ScoringClient(service.target, service.tls) as client:
+        model = await client.describe_model(timeout=_DESCRIBE_SECONDS)
+    section_for(cache, policy, model)  # refuses another model before files are counted
+    names = [concept.name for concept in policy.concepts]
     total = await asyncio.to_thread(count_material, source, names)
-    files = read_material(source, names)
     with progress("scoring", total) as bar:
-        scoring = score_material(files, subject.policy, service, cache, bar=bar)
+        scoring = score_material(read_material(source, names), policy, service, cache, bar=bar)
         async with contextlib.aclosing(scoring) as results:
             async for scored in results:
                 collector.add(scored)
                 if scored.problem:
                     bar.note(f"{len(collector.problems)} problems")
+    return model

@@ -99,9 +99,7 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
         help="what was looked at (below ~/.local/share/imagesafety/scans, named by PLACE)",
     )
     parser.add_argument("--every", metavar="TIME", help="go on, and begin again after 30m, 1h, 1d…")
-    parser.add_argument(
-        "--verbose", action="store_true", help="list files with problems, and what is no media"
-    )
+    parser.add_argument("--verbose", action="store_true", help="list what is no media, too")
 
 
 def run(options: argparse.Namespace) -> int:

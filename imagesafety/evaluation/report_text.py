@@ -51,7 +51,7 @@ def report_lines(evaluation: Evaluation) -> Iterator[str]:
     mistakes = evaluation.mistakes
     yield from _mistakes("Worst false rejects: by how much", mistakes.false_rejects)
     yield from _mistakes("Nearest false accepts: what was missing", mistakes.false_accepts)
-    yield from _problems(evaluation)
+    yield from problem_lines(evaluation)
 
 
 def _head(evaluation: Evaluation) -> Iterator[str]:
@@ -138,7 +138,8 @@ def _mistakes(title: str, mistakes: tuple[Mistake, ...]) -> Iterator[str]:
         yield f"  and {len(mistakes) - SHOWN} more in the report (--report)"
 
 
-def _problems(evaluation: Evaluation) -> Iterator[str]:
+def problem_lines(evaluation: Evaluation) -> Iterator[str]:
+    """What could not be judged, and why."""
     if not evaluation.problem_counts:
         return
     yield ""

@@ -36,7 +36,7 @@ class Console:
         kind = known.finding.kind
         if kind is Kind.HIT:
             self._print(f"hit: {_described(file, known)}{self._done(outcome, why)}")
-        elif self._settings.verbose and kind is not Kind.CLEAN:
+        elif kind is not Kind.CLEAN and (self._settings.verbose or kind is not Kind.NOT_MEDIA):
             said = known.finding.reason or known.finding.rule
             self._print(f"{kind}: {said + ' ' if said else ''}{_described(file, known)}")
         if self._bar is not None:

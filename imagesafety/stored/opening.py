@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import fsspec
+
 from imagesafety.stored.folder import Folder
 from imagesafety.stored.pict_rs_place import PictRsPlace
 from imagesafety.stored.place import Place, PlaceSettingError
@@ -63,7 +65,8 @@ def sftp_options(url: str, options: Mapping[str, Any]) -> tuple[str, str, dict[s
     parts = _parts(url)
     said = {"username": parts.username, "port": parts.port, "password": parts.password}
     given = {name: value for name, value in said.items() if value is not None}
-    return parts.hostname or "", parts.path or "/", {**given, **options}
+    environment = fsspec.config.conf.get("ssh", {})  # sshfs itself does not read it
+    return parts.hostname or "", parts.path or "/", {**environment, **given, **options}
 
 
 def _open_bucket(bucket: str, base: str, options: Mapping[str, Any]) -> Place:

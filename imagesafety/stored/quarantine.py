@@ -89,8 +89,7 @@ class Quarantine:
             found = [entry for entry in notes["found"] if isinstance(entry, dict)]
         except (FileNotFoundError, ValueError, LookupError, TypeError):
             found = []
-        where = {"from": why.get("from"), "name": why.get("name")}
-        others = [entry for entry in found if where.items() - entry.items()]
+        others = [entry for entry in found if _where(entry) != _where(why)]
         notes = {"sha256": digest.hex(), "found": [*others, dict(why)]}
         self._write(path, json.dumps(notes, indent=1).encode())
 
@@ -106,6 +105,10 @@ class Quarantine:
 
     def _path(self, digest: bytes, kind: str) -> str:
         return f"{self._root}/{digest.hex()}{kind}"
+
+
+def _where(note: Mapping[str, object]) -> tuple[object, object]:
+    return note.get("from"), note.get("name")
 
 
 def digest_of_name(name: str) -> bytes:

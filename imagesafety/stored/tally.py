@@ -54,8 +54,8 @@ def summary(tally: Tally, place: str, action: Action) -> Iterator[str]:
     """What a person is told at the end."""
     before = tally.files - tally.looked_at
     yield f"{place}: {tally.files} files, {tally.looked_at} looked at now, {before} before"
-    other = f", {tally.kinds[Kind.NOT_MEDIA]} that are no media files" if _other(tally) else ""
-    yield f"  {tally.kinds[Kind.CLEAN]} clean{other}"
+    others = tally.kinds[Kind.NOT_MEDIA]
+    yield f"  {tally.kinds[Kind.CLEAN]} clean" + (f", {others} not media" if others else "")
     yield f"  {tally.kinds[Kind.HIT]} hits{_by(tally.rules.get(Kind.HIT))}"
     for kind, name in ((Kind.FLAG, "flagged"), (Kind.SHADOW, "by rules in shadow mode")):
         if tally.kinds[kind]:
@@ -64,7 +64,7 @@ def summary(tally: Tally, place: str, action: Action) -> Iterator[str]:
         yield f"  {tally.problems.total()} could not be looked at{_by(tally.problems)}"
     yield from _done(tally, action)
     if tally.failed:
-        yield f"  {tally.failed.total()} may be another time{_by(tally.failed)}: run it again"
+        yield f"  {tally.failed.total()} only failed this time: run it again{_by(tally.failed)}"
 
 
 def _done(tally: Tally, action: Action) -> Iterator[str]:
@@ -77,10 +77,6 @@ def _done(tally: Tally, action: Action) -> Iterator[str]:
         yield f"  {changed} left alone, which were changed since they were looked at: run it again"
     if failed := tally.outcomes[Outcome.FAILED]:
         yield f"  {failed} could not be {PAST[action]}: the report says why"
-
-
-def _other(tally: Tally) -> bool:
-    return tally.kinds[Kind.NOT_MEDIA] > 0
 
 
 def _by(counts: Counter[str] | None) -> str:

@@ -10,7 +10,7 @@ from imagesafety.calibration.array_verdict import rejected
 from imagesafety.calibration.budget import CalibrationError, most_allowed, within_budget
 from imagesafety.calibration.percentiles import percentiles_by_concept
 from imagesafety.calibration.sample import Floats, Sample
-from imagesafety.calibration.strictness import LEVELS, Family
+from imagesafety.calibration.strictness import EQUAL, Family, balance_of
 from imagesafety.evaluation.intervals import upper_bound
 from imagesafety.policy import Policy
 from imagesafety.policy_file import parse_policy
@@ -67,7 +67,7 @@ def test_the_whole_policy_keeps_the_budget_not_each_concept(family: Family) -> N
     assert promise.is_kept
     assert promise.at_most <= 0.001
     assert promise.rejected == rejected(policy, sample).sum() > 0
-    looser = LEVELS[LEVELS.index(promise.level) - 1]
+    looser = family.levels[family.levels.index(promise.level) - 1]
     assert rejected(family.at(looser), sample).sum() > most_allowed(20_000, 0.001, 0.95)
 
 
@@ -105,12 +105,12 @@ def test_no_stricter_level_rejects_more_than_was_allowed(
         _, promise = within_budget(family, sample, 0.5, 0.9)
     except CalibrationError:
         return
-    index = LEVELS.index(promise.level)
+    index = family.levels.index(promise.level)
     allowed = most_allowed(len(sample), 0.5, 0.9) or 0
-    for level in LEVELS[index::20]:
+    for level in family.levels[index::20]:
         assert rejected(family.at(level), sample).sum() <= allowed
     if index and family.is_monotone:
-        assert rejected(family.at(LEVELS[index - 1]), sample).sum() > allowed
+        assert rejected(family.at(family.levels[index - 1]), sample).sum() > allowed
 
 
 @pytest.mark.parametrize(("images", "budget"), [(400, 0.01), (900, 0.01), (60, 0.02)])
@@ -136,3 +136,30 @@ def test_the_promise_holds_as_often_as_it_says(images: int, budget: float) -> No
     assert broken <= 0.17 * runs
     # It isn't kept by rejecting next to nothing.
     assert np.mean(rates) > 0.2 * promise.at_most
+
+
+def test_with_its_balance_a_policy_that_keeps_the_budget_is_made_no_stricter() -> None:
+    policy, learned = parse_policy(TWO_RULES), random_sample(1, 1000, 4)
+    percentiles = percentiles_by_concept(CONCEPTS, learned)
+    shares = {
+        place: percentiles[place[1]].share(policy.groups[place[0]].thresholds[place[1]]).share
+        for place in (("ab", "a"), ("ab", "b"), ("c", "c"))
+    }
+    family = Family(policy, percentiles, balance_of(policy, percentiles))
+    own = family.at(max(shares.values()))
+    for group, concept in shares:
+        assert own.groups[group].thresholds[concept] == pytest.approx(
+            policy.groups[group].thresholds[concept], abs=2e-5
+        )
+    sample = random_sample(2, 20_000, 4)
+    budget = upper_bound(int(rejected(own, sample).sum()), len(sample), 0.95)
+    found, promise = within_budget(family, sample, budget, 0.95)
+    assert promise.level >= max(shares.values()) * (1 - 1e-9)
+    for group, concept in shares:
+        assert found.groups[group].thresholds[concept] <= own.groups[group].thresholds[concept]
+
+
+def test_thresholds_that_no_benign_image_reaches_have_no_balance() -> None:
+    percentiles = percentiles_by_concept(CONCEPTS, random_sample(1, 1000, 4))
+    placeholders = TWO_RULES.replace("c = 0.2", "c = 1.0")
+    assert balance_of(parse_policy(placeholders), percentiles) == EQUAL

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from inference import decoder_process
+from inference import decoder_pool, decoder_process
 from inference.decoder.decode import Decoder
 from inference.decoder.media import DecodedMedia, MediaLimits, Request
 from inference.decoder.protocol import WorkerSettings
@@ -355,19 +355,45 @@ async def test_bulk_work_leaves_room_for_what_somebody_waits_for() -> None:
 
 
 @pytest.mark.usefixtures("faults")
-async def test_bulk_work_leaves_a_decoder_for_what_somebody_waits_for() -> None:
-    request = Request("", 16, frame_seconds=60)
+async def test_while_uploads_come_bulk_work_leaves_a_decoder_for_them() -> None:
     deadline = asyncio.get_running_loop().time() + 60
     async with pool_of(2, seconds=3) as pool:
+        await upload(pool)
         bulk = [asyncio.create_task(reason(pool, b"fault:sleep")) for _ in range(2)]
         await asyncio.sleep(0)  # they are there first
-        with shared(GOOD) as file:
-            upload = pool.decoded(file, request, priority=Priority.INTERACTIVE, deadline=deadline)
-            async with upload as media:
-                assert media.views
-                assert pool.ahead(Priority.INTERACTIVE, deadline, "") == FilesAhead(1, lower=1)
+        await upload(pool)
+        assert pool.ahead(Priority.INTERACTIVE, deadline, "") == FilesAhead(1, lower=1)
         assert not any(task.done() for task in bulk)
         assert await asyncio.gather(*bulk) == [Reason.DECODER_TIMEOUT] * 2
+
+
+@pytest.mark.usefixtures("faults")
+@pytest.mark.parametrize("uploads_came", [True, False])
+async def test_bulk_work_has_all_decoders_where_no_uploads_come(
+    uploads_came: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder_pool, "UPLOADS_COME", 0.0)
+    deadline = asyncio.get_running_loop().time() + 60
+    async with pool_of(2, seconds=3) as pool:
+        if uploads_came:
+            await upload(pool)
+        bulk = [asyncio.create_task(reason(pool, b"fault:sleep")) for _ in range(3)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # the decoders have theirs
+        assert pool.ahead(Priority.INTERACTIVE, deadline, "") == FilesAhead(2, lower=2)
+        await upload(pool)
+        assert not bulk[2].done()
+        assert await asyncio.gather(*bulk) == [Reason.DECODER_TIMEOUT] * 3
+
+
+async def upload(pool: DecoderPool) -> None:
+    """A file that somebody waits for."""
+    deadline = asyncio.get_running_loop().time() + 60
+    request = Request("", 16, frame_seconds=60)
+    with shared(GOOD) as file:
+        waited_for = pool.decoded(file, request, priority=Priority.INTERACTIVE, deadline=deadline)
+        async with waited_for as media:
+            assert media.views
 
 
 async def test_a_full_queue_refuses() -> None:
