@@ -5,9 +5,11 @@
 #   docker build --target inference --tag imagesafety-inference:0.1.0-cuda \
 #     --build-arg TORCH_INDEX=https://pypi.org/simple .
 #   docker build --target all-in-one --tag imagesafety:0.1.0 .
+#   docker build --target tools --tag imagesafety-tools:0.1.0 .
 #
 # Both run as user 10001 and take a read-only root file system. The gateway writes to /data, inference
-# to /cache and /tmp; deploy/ and k8s/ mount something there.
+# to /cache and /tmp; deploy/ and k8s/ mount something there. The third, `tools`, is the command for
+# evaluate, calibrate and scan: it calls inference, and keeps what it knows in /data.
 
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
@@ -22,6 +24,12 @@ COPY tools/requirements.py tools/
 FROM packages AS gateway-packages
 RUN --mount=type=cache,target=/root/.cache/pip \
     python tools/requirements.py gateway > requirements.txt \
+    && python -m pip --python /opt/venv/bin/python install \
+        --constraint constraints.txt --requirement requirements.txt
+
+FROM packages AS tools-packages
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python tools/requirements.py evaluate scan > requirements.txt \
     && python -m pip --python /opt/venv/bin/python install \
         --constraint constraints.txt --requirement requirements.txt
 
@@ -105,6 +113,18 @@ EXPOSE 50051 50052
 HEALTHCHECK --interval=30s --timeout=5s --start-period=600s \
     CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:50052/readyz', timeout=4)"]
 ENTRYPOINT ["tini", "--", "python", "-m", "inference"]
+
+FROM runtime AS tools
+COPY --from=tools-packages /opt/venv /opt/venv
+COPY policies policies
+COPY imagesafety imagesafety
+RUN python -m compileall -q . && install --directory --mode 1777 /data
+ENV XDG_CACHE_HOME=/data/cache XDG_DATA_HOME=/data
+USER 10001:10001
+WORKDIR /data
+VOLUME /data
+ENV PYTHONPATH=/app
+ENTRYPOINT ["tini", "--", "python", "-m", "imagesafety.command"]
 
 FROM runtime AS gateway
 COPY --from=gateway-packages /opt/venv /opt/venv

@@ -1,10 +1,11 @@
 # make run · make test · make lint · make lint-k8s · make protos · make demo-model
 # make rehearse · make rehearse ROW=kill,hang SECONDS=20
 # make bench · make bench-overhead · make bench-ledger · make bench-peers · make bench-decode
+# make bench-evaluate · make bench-evasion · make bench-models
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: run test lint lint-k8s rehearse bench bench-overhead bench-ledger bench-peers bench-decode protos format demo-model evaluate-demo constraints
+.PHONY: run test lint lint-k8s rehearse bench bench-overhead bench-ledger bench-peers bench-decode bench-evaluate bench-evasion bench-models protos format demo-model evaluate-demo constraints
 
 run: .venv/installed
 	$(BIN)/imagesafety up
@@ -49,6 +50,17 @@ bench-peers: .venv/installed .venv-peers/installed
 bench-decode: .venv/installed
 	$(BIN)/python -m benchmarks.decode
 	$(BIN)/python -m benchmarks.decode_memory
+
+bench-evaluate: .venv/installed
+	$(BIN)/python -m benchmarks.evaluate
+
+# What hides a drawn subject, and how often: takes --pictures and --seed.
+bench-evasion: .venv/installed
+	$(BIN)/python -m benchmarks.evasion $(BENCH)
+
+# Speed and memory of the models that docs/models.md lists, with random weights.
+bench-models: .venv/installed
+	$(BIN)/python -m benchmarks.models $(BENCH)
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

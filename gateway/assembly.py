@@ -24,7 +24,6 @@ from gateway.health import Health
 from gateway.ledger.ledger import AnyLedger, Ledger, NoLedger
 from gateway.metrics import Metrics
 from gateway.overrides.store import OverrideStore
-from gateway.pict_rs import PictRs
 from gateway.policy_in_force import CurrentPolicy
 from gateway.policy_reload import PolicyReloader
 from gateway.repeats import Repeats
@@ -36,6 +35,7 @@ from gateway.settings import Settings
 from gateway.warm_up import WarmUp
 from gateway.webhooks import WebhookSender
 from imagesafety.client import ScoringClient
+from imagesafety.pict_rs import PictRs
 from imagesafety.policy import Policy
 
 log = logging.getLogger("gateway")

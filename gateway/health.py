@@ -85,8 +85,13 @@ def _objection(policy: Policy, description: ModelDescription) -> str | None:
     for what, size, most in (
         ("concepts", len(policy.concepts), limits.max_concepts),
         ("prompts", len(prompts), limits.max_prompts),
-        ("characters in a prompt", max(map(len, prompts)), limits.max_prompt_characters),
+        ("characters in a prompt", max(map(len, prompts), default=0), limits.max_prompt_characters),
     ):
         if size > most:
             return f"the policy has {size} {what}, inference takes {most}"
+    width = description.embedding_width
+    for concept in policy.concepts:
+        if concept.probe and concept.probe.vector and len(concept.probe.vector) != width:
+            had = len(concept.probe.vector)
+            return f"the probe of {concept.name!r} has {had} values, inference's model {width}"
     return policy.mismatch(description.model.name, description.model.weights_digest)

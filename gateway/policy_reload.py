@@ -19,7 +19,7 @@ from gateway.policy_in_force import CurrentPolicy, PolicyInForce
 from gateway.policy_trial import NotTakenError, try_policy
 from imagesafety.client import ScoringClient
 from imagesafety.policy import Policy
-from imagesafety.policy_file import PolicyError, parse_policy
+from imagesafety.policy_file import PolicyError, PolicyProbeError, parse_policy
 
 LARGEST_BYTES = 1024 * 1024
 LOOK_SECONDS = 1.0
@@ -112,9 +112,13 @@ class PolicyReloader:
             self._note_problem(seen, seen.problem, refused=True)
             return
         try:
-            policy = parse_policy(seen.text, str(self._path))
+            policy = await asyncio.to_thread(
+                parse_policy, seen.text, str(self._path), self._path.parent
+            )
         except PolicyError as error:
             self._note_problem(seen, str(error), refused=True)
+            # The file of a probe may come after the policy's.
+            self._final = not isinstance(error, PolicyProbeError)
             return
         try:
             await try_policy(self._client, PolicyInForce(policy))

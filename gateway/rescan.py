@@ -21,8 +21,8 @@ from gateway.evidence import Cause, TooLargeError
 from gateway.ledger.ledger import AnyLedger, LedgerUnavailableError, Stored
 from gateway.ledger.record import DecisionRecord, Rescan
 from gateway.metrics import Metrics
-from gateway.pict_rs import PictRs, PictRsError
 from gateway.rescan_queue import Found, pending, progress, rescan_id, settle
+from imagesafety.pict_rs import PictRs, PictRsError
 
 SETTLE_SECONDS: Final = 300.0  # for how long pict-rs may still be storing what it asked about
 IDLE_SECONDS: Final = 30.0

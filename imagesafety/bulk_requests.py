@@ -28,6 +28,7 @@ class BulkOptions:
     tiles: int = 1
     closer_when: tuple[Band, ...] = ()
     embeddings: bool = False
+    perceptual_hashes: bool = False
 
 
 def header(options: BulkOptions) -> scoring_pb2.ScoreImagesRequest:
@@ -38,6 +39,7 @@ def header(options: BulkOptions) -> scoring_pb2.ScoreImagesRequest:
         client=options.client,
         max_frames=options.max_frames,
         return_embeddings=options.embeddings,
+        return_perceptual_hashes=options.perceptual_hashes,
         detail=detail(options.tiles, options.closer_when),
     )
     return scoring_pb2.ScoreImagesRequest(header=scoring_pb2.ScoreImagesHeader(options=scoring))

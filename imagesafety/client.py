@@ -37,18 +37,23 @@ class ConceptSet:
     """Concepts as they travel with a call; made once and used for many."""
 
     def __init__(self, concepts: Iterable[Concept]) -> None:
-        self.messages = tuple(
-            scoring_pb2.Concept(
-                name=concept.name,
-                prompts=scoring_pb2.PromptSet(
-                    prompts=[
-                        scoring_pb2.Prompt(text=prompt.text, weight=prompt.weight)
-                        for prompt in concept.prompts
-                    ]
-                ),
-            )
-            for concept in concepts
+        """Raises ValueError for a probe of which the file was not read."""
+        self.messages = tuple(map(_message, concepts))
+
+
+def _message(concept: Concept) -> scoring_pb2.Concept:
+    if (probe := concept.probe) is None:
+        prompts = [
+            scoring_pb2.Prompt(text=prompt.text, weight=prompt.weight) for prompt in concept.prompts
+        ]
+        return scoring_pb2.Concept(
+            name=concept.name, prompts=scoring_pb2.PromptSet(prompts=prompts)
         )
+    if probe.vector is None:
+        raise ValueError(f"the probe of {concept.name!r} was not read from its file")
+    return scoring_pb2.Concept(
+        name=concept.name, probe=scoring_pb2.Probe(vector=probe.vector, bias=probe.bias)
+    )
 
 
 def detail(tiles: int, closer_when: Sequence[Band]) -> scoring_pb2.Detail:

@@ -48,11 +48,32 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """A trained direction in the embedding space, and what is added to the cosine with it.
+
+    `sha256` is that of `file`, which has the rest. Where only the text of a policy is known, that
+    is not there: `vector` is None then. Recorded similarities can be judged all the same.
+    """
+
+    file: str
+    sha256: str
+    vector: tuple[float, ...] | None = field(default=None, repr=False, compare=False)
+    bias: float = field(default=0.0, compare=False)
+    weights_digest: str | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
 class Concept:
-    """A named set of prompts."""
+    """A name, and what it means: prompts or a probe."""
 
     name: str
-    prompts: tuple[Prompt, ...]
+    prompts: tuple[Prompt, ...] = ()
+    probe: Probe | None = None
+
+    @property
+    def meaning(self) -> tuple[Prompt, ...] | str:
+        """The same for concepts that have the same similarities, whatever their names."""
+        return self.probe.sha256 if self.probe is not None else self.prompts
 
 
 @dataclass(frozen=True)
@@ -143,10 +164,7 @@ class Policy:
     @cached_property
     def concepts_digest(self) -> str:
         """Identifies the concepts, in their order: what the similarities are to."""
-        described = [
-            (concept.name, [(prompt.text, prompt.weight) for prompt in concept.prompts])
-            for concept in self.concepts
-        ]
+        described = [(concept.name, _described(concept)) for concept in self.concepts]
         return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
     @property
@@ -187,4 +205,13 @@ class Policy:
             return f"the policy is for model {self.model}, inference has {model}"
         if self.weights_digest not in (None, weights_digest):
             return f"the policy is for other weights of {model} than inference has"
+        for concept in self.concepts:
+            if concept.probe and concept.probe.weights_digest not in (None, weights_digest):
+                return f"the probe of {concept.name!r} is for other weights than inference has"
         return None
+
+
+def _described(concept: Concept) -> object:
+    if concept.probe is not None:
+        return {"probe": concept.probe.sha256}
+    return [(prompt.text, prompt.weight) for prompt in concept.prompts]

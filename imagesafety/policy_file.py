@@ -18,9 +18,11 @@ from imagesafety.policy import (
     Mode,
     Partial,
     Policy,
+    Probe,
     Prompt,
     Rule,
 )
+from imagesafety.probe_file import ConceptProbeError, read_probes
 from imagesafety.toml_lines import Place, line_of
 
 SHIPPED = Path(__file__).parent / "policies"  # a link to policies/ in a checkout
@@ -40,6 +42,10 @@ SMALLEST_WEIGHT, LARGEST_WEIGHT = 0.001, 1000.0
 
 class PolicyError(ValueError):
     """A policy that can't be used; the message is one line with file, line number and reason."""
+
+
+class PolicyProbeError(PolicyError):
+    """A policy whose probe files can't be used, as they are now."""
 
 
 class _RefusedError(Exception):
@@ -63,29 +69,35 @@ def find_policy(name: str) -> Path:
 
 
 def load_policy(path: Path) -> Policy:
-    """Reads a policy file. Raises PolicyError."""
+    """Reads a policy file, and the files of its probes. Raises PolicyError."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise PolicyError(f"{path}: cannot be read: {error}") from error
-    return parse_policy(text, str(path))
+    return parse_policy(text, str(path), path.parent)
 
 
-def parse_policy(text: str, source: str = "policy") -> Policy:
+def parse_policy(text: str, source: str = "policy", folder: Path | None = None) -> Policy:
     """Reads a policy from the text of a TOML file; `source` names it in errors.
 
-    Raises PolicyError.
+    Probes are read from `folder`; without one they have no vectors, and the policy can judge
+    similarities but not ask for any. Raises PolicyError; PolicyProbeError if only they are wrong.
     """
     try:
         document = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise PolicyError(f"{source}: not valid TOML: {error}") from error
+    kind: type[PolicyError] = PolicyError
     try:
-        return _policy(document, text)
+        policy = _policy(document, text)
+        return policy if folder is None else read_probes(policy, folder)
     except _RefusedError as refused:
-        line = line_of(text, refused.place)
-        where = f"{source}, line {line}" if line is not None else source
-        raise PolicyError(f"{where}: {refused.reason}") from None
+        place, reason = refused.place, refused.reason
+    except ConceptProbeError as error:
+        place, reason, kind = ("concepts", error.concept, "probe"), str(error), PolicyProbeError
+    line = line_of(text, place)
+    where = f"{source}, line {line}" if line is not None else source
+    raise kind(f"{where}: {reason}")
 
 
 def _policy(document: Mapping[str, object], text: str) -> Policy:
@@ -150,10 +162,12 @@ def _concepts(tables: Mapping[str, object]) -> tuple[Concept, ...]:
 
 
 def _concept(name: str, value: object, place: Place) -> Concept:
-    """A list of prompts, or a table of prompts and as many weights."""
+    """A list of prompts, or a table of prompts and as many weights, or one that names a probe."""
     weights: list[float] | None = None
+    if isinstance(value, Mapping) and "probe" in value:
+        return Concept(name, probe=_probe(value, place))
     if isinstance(value, Mapping):
-        _check_keys(value, place, ("prompts", "weights"))
+        _check_keys(value, place, ("prompts", "weights", "probe"))
         if "weights" in value:
             weights = [_positive(item, place) for item in _list(value["weights"], place)]
         value = value.get("prompts")
@@ -167,6 +181,15 @@ def _concept(name: str, value: object, place: Place) -> Concept:
             place, f"concept {name!r} has {len(texts)} prompts, {len(weights)} weights"
         )
     return Concept(name, tuple(map(Prompt, texts, weights)))
+
+
+def _probe(table: Mapping[str, object], place: Place) -> Probe:
+    """The name of a file beside the policy, and the SHA-256 that it must have."""
+    _check_keys(table, place, ("probe", "sha256"))
+    sha256 = _text(table.get("sha256"), (*place, "sha256"))
+    if not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise _RefusedError((*place, "sha256"), "sha256 must be 64 hex digits")
+    return Probe(_text(table["probe"], (*place, "probe")), sha256)
 
 
 def _adjustment(table: Mapping[str, object], place: Place, concepts: set[str]) -> Adjustment:

@@ -31,7 +31,7 @@ class Transfer:
     """What of the similarities to `old`'s concepts are those to another policy's.
 
     `missing` says why there is no such transfer, if so. A concept is the same if its prompts and
-    weights are, whatever its name.
+    weights are, or its probe, whatever its name.
     """
 
     old: Policy
@@ -43,13 +43,14 @@ class Transfer:
     @classmethod
     def between(cls, old: Policy, new: Policy) -> Self:
         """The transfer from `old`'s concepts to those of `new`."""
-        known = {concept.prompts: index for index, concept in enumerate(old.concepts)}
-        unknown = [concept.name for concept in new.concepts if concept.prompts not in known]
+        known = {concept.meaning: index for index, concept in enumerate(old.concepts)}
+        unknown = [concept for concept in new.concepts if concept.meaning not in known]
         if unknown:
-            names = ", ".join(unknown)
+            names = ", ".join(concept.name for concept in unknown)
+            what = "prompts or probes" if any(concept.probe for concept in unknown) else "prompts"
             nowhere = _Closer(1, ())
-            return cls(old, f"new prompts need new scores: {names}", None, nowhere, nowhere)
-        indices = tuple(known[concept.prompts] for concept in new.concepts)
+            return cls(old, f"new {what} need new scores: {names}", None, nowhere, nowhere)
+        indices = tuple(known[concept.meaning] for concept in new.concepts)
         same = indices == tuple(range(len(old.concepts)))
         return cls(
             old,

@@ -23,6 +23,7 @@ class Reason(Enum):
     DECODER_CRASHED = auto()
     DECODER_TIMEOUT = auto()
     DECODER_OUT_OF_MEMORY = auto()
+    EMBEDDINGS_NOT_ALLOWED = auto()
     TOO_MANY_BYTES = auto()
     TOO_MANY_PIXELS = auto()
     TOO_MANY_FRAMES = auto()

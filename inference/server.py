@@ -174,6 +174,7 @@ async def _serve(
         idle_seconds=settings.idle_seconds,
         load=load,
         metrics=metrics,
+        embeddings=settings.embeddings,
     )
     reports = LoadReports(lambda: load.report(now(), scorer.waiting_seconds()))
     server = GrpcServer(settings, service, health, reports)

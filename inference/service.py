@@ -16,6 +16,7 @@ import grpc
 from imagesafety.v1 import scoring_pb2, scoring_pb2_grpc
 from inference.admission import Admission, ImageBuffer, Sender
 from inference.bulk_stream import BROKEN_OFF, SLOWEST_BYTES, BulkStream
+from inference.embedding_access import EmbeddingsSetting, may_have_embeddings
 from inference.encoder import ModelDescription
 from inference.errors import REFUSALS, Reason, ScoringError
 from inference.load import Load
@@ -37,7 +38,7 @@ RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
 MessageT = TypeVar("MessageT", scoring_pb2.ScoreImageRequest, scoring_pb2.ScoreImagesRequest)
 
-_KEPT_OPTIONS, _KEPT_BYTES = 64, 64 * 1024  # how many, and up to which size
+_KEPT_OPTIONS, _KEPT_BYTES = 64, 128 * 1024  # how many, and up to which size: 32 probes or more
 
 log = logging.getLogger("inference")
 
@@ -57,8 +58,13 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         idle_seconds: float,
         metrics: Metrics,
         load: Load | None = None,
+        embeddings: EmbeddingsSetting = "auto",
     ) -> None:
-        """At most `max_streams` of ScoreImages are open; `load` is told of every answer."""
+        """At most `max_streams` of ScoreImages are open; `load` is told of every answer.
+
+        `embeddings` says which clients get those.
+        """
+        self._embeddings = embeddings
         self._metrics = metrics
         self._scorer = scorer
         self._admission = admission
@@ -127,7 +133,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
                 self._counted(),
             ):
                 async with self._until_broken_off():
-                    scores = await self._score_call(request_iterator, begun, deadline)
+                    scores = await self._score_call(request_iterator, begun, deadline, context)
         except ScoringError as error:
             await _abort(context, error)
         return scoring_pb2.ScoreImageResponse(scores=scores)
@@ -144,6 +150,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             with self._running(), self._stream():
                 header = (await self._first(request_iterator)).header
                 options = self._options(header.options, Priority.BULK)
+                self._refuse_embeddings(options, context)
                 deadline, headers = _deadline(context), _headers(context)
                 observed = ObservedCall(self._metrics, time.monotonic(), deadline)
 
@@ -177,11 +184,13 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         messages: AsyncIterator[scoring_pb2.ScoreImageRequest],
         begun: float,
         deadline: float,
+        context: grpc.aio.ServicerContext[RequestT, ResponseT],
     ) -> scoring_pb2.ImageScores:
         """Takes the image of a ScoreImage call in and scores it. Raises ScoringError."""
         with self._admission.arriving():
             header = (await self._first(messages)).header
         options = self._options(header.options, Priority.INTERACTIVE)
+        self._refuse_embeddings(options, context)
         self._scorer.refuse_late(options, deadline)
         with self._admission.image(_sender(options)) as buffer:
             await self._receive(messages, buffer)
@@ -189,6 +198,18 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             self._metrics.observe_stage("receive", time.monotonic() - begun)
             self._scorer.refuse_late(options, deadline)
             return await self._score(file, header.media_type, options, deadline)
+
+    def _refuse_embeddings(
+        self,
+        options: ScoringOptions,
+        context: grpc.aio.ServicerContext[RequestT, ResponseT],
+    ) -> None:
+        """Raises ScoringError if a client asks for embeddings that may not have them."""
+        if not options.return_embeddings:
+            return
+        if not may_have_embeddings(self._embeddings, context.peer(), context.auth_context()):
+            message = "the service gives this client no embeddings (its setting `embeddings`)"
+            raise ScoringError(Reason.EMBEDDINGS_NOT_ALLOWED, message)
 
     @contextlib.contextmanager
     def _running(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ from pydantic import Field, PositiveInt, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from inference.backends.cache import default_cache_folder
+from inference.embedding_access import EmbeddingsSetting
 from telemetry.logs import LogFormat
 
 PREFIX = "IMAGESAFETY_INFERENCE_"
@@ -158,6 +159,12 @@ class Settings(BaseSettings):
     tls_key: Path | None = Field(None, description="PEM file of that certificate's key")
     tls_client_ca: Path | None = Field(
         None, description="PEM file of a CA: only clients with a certificate of it may call"
+    )
+    embeddings: EmbeddingsSetting = Field(
+        "auto",
+        description="who gets the embeddings of images that it asks for; auto: clients on this "
+        "machine, and clients with a certificate of tls_client_ca (behind a proxy on this machine, "
+        "everybody seems to be on it)",
     )
     max_connection_age: float = Field(
         20.0,

@@ -63,6 +63,19 @@ def test_the_library_needs_numpy_only_where_figures_are_made_of_scores() -> None
         assert importing("gateway", f"imagesafety.{package}") == set()
 
 
+@pytest.mark.parametrize("name", ["asyncssh", "cryptography", "fsspec", "s3fs", "sshfs"])
+def test_stores_are_reached_in_one_package(name: str) -> None:
+    assert all(path.startswith("imagesafety/stored/") for path in importing("imagesafety", name))
+
+
+def test_a_command_needs_only_the_packages_that_it_uses() -> None:
+    code = "import sys, imagesafety.command; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"asyncssh", "cryptography", "fsspec", "httpx", "numpy", "tqdm"} & set(loaded)
+
+
 def test_inference_uses_the_generated_code_and_nothing_else_of_the_library() -> None:
     assert importing("inference", "imagesafety") == importing("inference", "imagesafety.v1")
 

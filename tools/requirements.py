@@ -1,4 +1,4 @@
-"""Prints what the distribution and one of its extras require, a line each: for pip in a container.
+"""Prints what the distribution and some of its extras require, a line each: for pip in a container.
 
 pip installs a project only together with what it requires; a container's layers keep them apart,
 so that a change of code does not install PyTorch again.
@@ -13,11 +13,12 @@ from pathlib import Path
 PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
 
 
-def requirements(extra: str) -> list[str]:
-    """The requirements of the distribution and of the extra. Raises KeyError without such one."""
+def requirements(*extras: str) -> list[str]:
+    """The requirements of the distribution and of the extras. Raises KeyError without such one."""
     project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
-    return [*project["dependencies"], *project["optional-dependencies"][extra]]
+    of_extras = [item for extra in extras for item in project["optional-dependencies"][extra]]
+    return list(dict.fromkeys([*project["dependencies"], *of_extras]))
 
 
 if __name__ == "__main__":
-    print(*requirements(sys.argv[1]), sep="\n")
+    print(*requirements(*sys.argv[1:]), sep="\n")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 # What gRPC says of connections is said by our own errors, in words; set before its import.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-from imagesafety.command import policy, score, up
+from imagesafety.command import calibrate, evaluate, policy, quarantine, scan, score, up
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="imagesafety", description="Image safety for the fediverse."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (up, score, policy):
+    for module in (up, score, evaluate, calibrate, scan, quarantine, policy):
         module.add_to(commands)
     options = parser.parse_args(arguments)
     try:

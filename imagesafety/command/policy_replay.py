@@ -27,6 +27,7 @@ from imagesafety.since import parse_period
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
+ADMIN = "IMAGESAFETY_ADMIN"
 TOKEN = "IMAGESAFETY_ADMIN_TOKEN"  # noqa: S105 - the variable's name
 SHOWN = 20  # files of each change
 
@@ -46,8 +47,8 @@ def add_to(commands: Commands) -> None:
     )
     parser.add_argument(
         "--admin",
-        default="http://127.0.0.1:14052",
-        help="the gateway's admin address (http://127.0.0.1:14052)",
+        default=os.environ.get(ADMIN, "http://127.0.0.1:14052"),
+        help=f"the gateway's admin address (the variable {ADMIN}, or http://127.0.0.1:14052)",
     )
     parser.add_argument(
         "--token-file",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from imagesafety.channel import TlsFiles
@@ -13,10 +14,17 @@ class ServiceOptionsError(Exception):
     """Options that don't go together."""
 
 
-def add_service_options(parser: argparse.ArgumentParser) -> None:
-    """Adds --inference and the options of TLS."""
+LOCAL = "127.0.0.1:50051"
+VARIABLE = "IMAGESAFETY_INFERENCE"
+
+
+def add_service_options(parser: argparse.ArgumentParser, *, needed: bool = True) -> None:
+    """Adds --inference and the options of TLS; without `needed`, no service is asked by default."""
+    asked = f"the variable {VARIABLE}, or {LOCAL}" if needed else "not asked without"
     parser.add_argument(
-        "--inference", default="127.0.0.1:50051", help="gRPC target (127.0.0.1:50051)"
+        "--inference",
+        default=os.environ.get(VARIABLE, LOCAL) if needed else None,
+        help=f"gRPC target ({asked})",
     )
     parser.add_argument("--ca", type=Path, help="PEM file of the CA to trust: speaks TLS")
     parser.add_argument("--certificate", type=Path, help="PEM file of the certificate to show")

@@ -48,6 +48,7 @@ Those that gRPC gives carry none: a deadline that passed, a message over the lim
                        DECODER_TIMEOUT    the file kept its decoder busy for too long, or would
                                           use up what the call has left by itself
                        DECODER_OUT_OF_MEMORY  the file needs more memory than a decoder has
+  PERMISSION_DENIED    EMBEDDINGS_NOT_ALLOWED  the service gives this client no embeddings
   RESOURCE_EXHAUSTED   TOO_MANY_BYTES     the image is over DescribeModel's max_image_bytes
                        TOO_MANY_PIXELS    a frame is over DescribeModel's max_image_pixels
                        TOO_MANY_FRAMES    it has more frames than DescribeModel's max_media_frames
@@ -400,7 +401,10 @@ class ScoringOptions(_message.Message):
     priority: Global___Priority.ValueType
     """Who goes first when there is a queue."""
     return_embeddings: _builtins.bool
-    """Whether to return each view's embedding as well."""
+    """Whether to return each view's embedding as well. Not every client may ask for them: unless the
+    service is set otherwise, those on its own machine and those with a TLS certificate that it has
+    verified.
+    """
     max_frames: _builtins.int
     """How many frames of an animation or video are encoded at most; 0: all that differ. Not set: the
     service's default (DescribeModel's default_max_frames).

@@ -48,6 +48,7 @@ Those that gRPC gives carry none: a deadline that passed, a message over the lim
                        DECODER_TIMEOUT    the file kept its decoder busy for too long, or would
                                           use up what the call has left by itself
                        DECODER_OUT_OF_MEMORY  the file needs more memory than a decoder has
+  PERMISSION_DENIED    EMBEDDINGS_NOT_ALLOWED  the service gives this client no embeddings
   RESOURCE_EXHAUSTED   TOO_MANY_BYTES     the image is over DescribeModel's max_image_bytes
                        TOO_MANY_PIXELS    a frame is over DescribeModel's max_image_pixels
                        TOO_MANY_FRAMES    it has more frames than DescribeModel's max_media_frames

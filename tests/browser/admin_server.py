@@ -12,7 +12,7 @@ from pathlib import Path
 
 from imagesafety.policy import Action
 from tests.gateway.admin.admin_port import AdminPort, admin_port, number, rejected, uploaded
-from tests.gateway.serving import serving
+from tests.serving import serving
 
 
 @dataclass(frozen=True)

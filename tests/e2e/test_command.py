@@ -1,5 +1,6 @@
 """The command line, and the commands of the README as they are written there."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -58,6 +59,23 @@ def test_policy_check(tmp_path: Path) -> None:
     ended = imagesafety("policy", "check", str(tmp_path / "p.toml"))
     assert ended.returncode == 2
     assert "p.toml, line 1: " in ended.stderr or "p.toml: " in ended.stderr
+
+
+@pytest.mark.parametrize("name", ["vit-b-32-siglip2-256", "vit-b-16-siglip2-256"])
+def test_policy_check_says_that_placeholders_reject_nothing(name: str) -> None:
+    ended = imagesafety("policy", "check", name)
+    assert ended.returncode == 0
+    assert "reject by minor-and-sexual: minor and sexual (shadow)" in ended.stdout
+    assert "rule minor-and-sexual holds for no image: thresholds of 1 are" in ended.stderr
+
+
+def test_the_service_may_be_named_by_a_variable(pair: Pair) -> None:
+    command = [sys.executable, "-m", "imagesafety.command", "score", "examples/blue-circle.png"]
+    environment = {**os.environ, "IMAGESAFETY_INFERENCE": pair.inference}
+    ended = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, cwd=ROOT, env=environment
+    )
+    assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import random
 import time
@@ -19,6 +20,7 @@ from gateway.policy_trial import TRIAL_PNG
 from imagesafety.client import ScoringClient
 from imagesafety.policy import Policy
 from imagesafety.policy_file import load_policy
+from imagesafety.probe_file import ProbeFile, probe_bytes
 from imagesafety.v1 import scoring_pb2
 from inference.decoder.decode import Decoder
 from inference.decoder.media import MediaLimits, Preprocessing, Request
@@ -351,4 +353,44 @@ async def test_a_mistake_that_is_taken_back_during_the_warm_up_is_never_in_force
         await it.look(5)
         assert it.text == OLD
         assert it.counted("taken") == 0
+        assert it.reloader.trouble() is None
+
+
+async def test_a_probe_that_comes_after_its_policy_is_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = f"sha256:{'1' * 64}"
+
+    async def answering(messages: Messages, context: Context) -> scoring_pb2.ScoreImageResponse:
+        await read_all(messages)
+        response = scores(0.1)
+        response.scores.model.weights_digest = weights
+        return response
+
+    def probe_policy(bias: float) -> tuple[bytes, str]:
+        data = probe_bytes(ProbeFile("demo", weights, (1.0, 2.0), bias))
+        digest = hashlib.sha256(data).hexdigest()
+        named = f'a = {{ probe = "a.probe", sha256 = "{digest}" }}'
+        return data, OLD.replace('a = ["a"]', named)
+
+    async with reloading(tmp_path, answering) as it:
+        data, text = probe_policy(0.5)
+        it.path.write_text(text)
+        await it.look(3 * LOOKS_BETWEEN_TRIES)
+        assert it.text == OLD
+        assert "line 3: there is no probe file" in (it.reloader.trouble() or "")
+        assert it.counted("refused") == 1
+        assert len(caplog.records) == 1
+        (tmp_path / "a.probe").write_bytes(data)
+        await it.look(2 * LOOKS_BETWEEN_TRIES)
+        assert it.text == text
+        assert it.current.value.concepts.messages[0].probe.bias == 0.5
+        # Of another probe, the policy says another digest.
+        data, text = probe_policy(-0.5)
+        (tmp_path / "a.probe").write_bytes(data)
+        await it.look()
+        assert it.current.value.concepts.messages[0].probe.bias == 0.5
+        it.path.write_text(text)
+        await it.look()
+        assert it.current.value.concepts.messages[0].probe.bias == -0.5
         assert it.reloader.trouble() is None

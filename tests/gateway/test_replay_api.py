@@ -32,7 +32,7 @@ from imagesafety.scores import PerceptualHash, View
 from imagesafety.verdict import judge_image
 from tests.gateway.postgres import Postgres, postgres  # noqa: F401
 from tests.gateway.records import record
-from tests.gateway.serving import serving
+from tests.serving import serving
 
 T = TypeVar("T")
 POLICY = parse_policy("""

@@ -24,15 +24,15 @@ from gateway.ledger.record import DecisionRecord, Rescan, Timings
 from gateway.ledger.tables import decisions, deliveries
 from gateway.metrics import Metrics
 from gateway.overrides.matching import OverrideSet
-from gateway.pict_rs import PictRs, PictRsError
 from gateway.rescan import MOST_TRIES, SETTLE_SECONDS, NoRoomError, Rescanner
 from gateway.rescan_queue import rescan_id
 from imagesafety.client import ConceptSet, ScoringClient, ScoringError
+from imagesafety.pict_rs import PictRs, PictRsError
 from imagesafety.policy import Mode
 from imagesafety.policy_file import parse_policy
 from imagesafety.v1 import scoring_pb2
 from tests.e2e.scripted_inference import Context, scores, scripted
-from tests.gateway.fake_pict_rs import API_KEY, FakePictRs, fake_pict_rs
+from tests.fake_pict_rs import API_KEY, FakePictRs, fake_pict_rs
 from tests.gateway.postgres import Postgres, postgres  # noqa: F401
 from tests.gateway.records import record
 

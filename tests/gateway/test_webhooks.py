@@ -29,7 +29,7 @@ from gateway.webhooks import LEASE_SECONDS, MOST_ATTEMPTS, WebhookSender, pause_
 from imagesafety.scores import View
 from tests.gateway.postgres import Postgres, postgres  # noqa: F401
 from tests.gateway.records import record
-from tests.gateway.serving import serving
+from tests.serving import serving
 
 SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
 START = float(int(time.time()))  # the ledger forgets what is long ago

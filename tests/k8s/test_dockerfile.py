@@ -16,7 +16,8 @@ from tools.kustomizations import K8S
 from tools.requirements import requirements
 
 ROOT = K8S.parent
-IMAGES = ("gateway", "inference", "all-in-one")
+SERVICES = ("gateway", "inference", "all-in-one")
+IMAGES = (*SERVICES, "tools")
 
 
 @cache
@@ -65,6 +66,7 @@ def test_images_run_as_a_user_that_is_not_root(image: str) -> None:
         ("gateway", ["gateway"]),
         ("inference", ["inference"]),
         ("all-in-one", ["imagesafety.command", "up"]),
+        ("tools", ["imagesafety.command"]),
     ],
 )
 def test_images_start_the_services(image: str, module: list[str]) -> None:
@@ -85,6 +87,7 @@ def test_the_gateways_image_has_nothing_of_inference() -> None:
         ("gateway", {"gateway", "imagesafety"}),
         ("inference", {"inference"}),
         ("all-in-one", {"gateway", "imagesafety", "inference"}),
+        ("tools", {"imagesafety"}),
     ],
 )
 def test_images_have_what_their_services_import(image: str, packages: set[str]) -> None:
@@ -110,7 +113,7 @@ def test_what_is_copied_is_there_and_is_not_ignored(stage: str) -> None:
             assert taken & {source, *map(str, Path(source).parents)}, source
 
 
-@pytest.mark.parametrize("image", IMAGES)
+@pytest.mark.parametrize("image", SERVICES)
 def test_the_health_check_asks_a_port_that_the_service_listens_on(image: str) -> None:
     (check,) = values(image, "HEALTHCHECK")
     command = json.loads(check[check.index("[") :])

@@ -1,4 +1,4 @@
-"""The routes of pict-rs 0.5 that the gateway uses, with what its source says of their behaviour.
+"""The routes of pict-rs 0.5 that we use, with what its source says of their behaviour.
 
 Hashes are listed from the newest to the oldest. A page begins at the hash of its slug, and with the
 newest one if that hash is not there.
@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 
 from starlette.applications import Starlette
@@ -18,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from tests.gateway.serving import serving
+from tests.serving import serving
 
 API_KEY = "an api key for tests"
 
@@ -29,11 +30,17 @@ class StoredFile:
     format: str
     aliases: list[str]
     damaged: bytes = b""  # what is served in place of the data
+    stored_at: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+    has_details: bool = True
 
     @cached_property
     def hash(self) -> bytes:
         digest = hashlib.sha256(self.data).digest()
         return digest + len(self.data).to_bytes(8, "big") + self.format.encode()
+
+    @property
+    def sha256(self) -> str:
+        return self.hash[:32].hex()
 
     @property
     def slug(self) -> str:
@@ -53,6 +60,7 @@ class FakePictRs:
     purge_fails_with: int = 0
     not_found_picture: bytes = b""
     object_storage: str = ""  # redirect there, as with a public endpoint
+    on_postgres: bool = False
 
     def store(self, data: bytes, format: str = "i-png", *aliases: str) -> StoredFile:  # noqa: A002
         file = StoredFile(data, format, list(aliases) or [f"{len(self.files)}.{format[2:]}"])
@@ -86,11 +94,13 @@ class FakePictRs:
         slugs = [file.slug for file in newest_first]
         slug = request.query_params.get("slug", "")
         start = slugs.index(slug) if slug in slugs else 0
+        if timestamp := request.query_params.get("timestamp"):
+            start = self._older_than(datetime.fromisoformat(timestamp), newest_first)
         listed = newest_first[start : start + limit]
         page: dict[str, object] = {
             "limit": limit,
             "hashes": [
-                {"hex": file.hash.hex(), "aliases": file.aliases, "details": None}
+                {"hex": file.hash.hex(), "aliases": file.aliases, "details": details(file)}
                 for file in listed
             ],
         }
@@ -99,6 +109,11 @@ class FakePictRs:
         if start + limit < len(slugs):
             page["next"] = slugs[start + limit]
         return JSONResponse({"msg": "ok", "page": page})
+
+    def _older_than(self, time: datetime, newest_first: list[StoredFile]) -> int:
+        older = (index for index, file in enumerate(newest_first) if file.stored_at < time)
+        # Where nothing is older, the query for PostgreSQL has no bound.
+        return next(older, 0 if self.on_postgres else len(newest_first))
 
     async def _purge(self, request: Request) -> Response:
         if (refused := self._refused(request)) is not None:
@@ -123,6 +138,12 @@ class FakePictRs:
                     return RedirectResponse(f"{self.object_storage}/{alias}", 303)
                 return Response(file.damaged or file.data, media_type="image/png")
         return Response(self.not_found_picture, 404)
+
+
+def details(file: StoredFile) -> dict[str, object] | None:
+    if not file.has_details:
+        return None
+    return {"width": 1, "height": 1, "created_at": file.stored_at.isoformat()}
 
 
 @contextlib.asynccontextmanager

@@ -1,7 +1,9 @@
 """The client of pict-rs, against a server that answers as pict-rs does."""
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from starlette.applications import Starlette
@@ -9,9 +11,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from gateway.pict_rs import NotStoredError, PictRs, PictRsError
-from tests.gateway.fake_pict_rs import API_KEY, FakePictRs, fake_pict_rs
-from tests.gateway.serving import serving
+from imagesafety.pict_rs import NotStoredError, PictRs, PictRsError
+from tests.fake_pict_rs import API_KEY, FakePictRs, fake_pict_rs
+from tests.serving import serving
 
 
 @pytest.fixture
@@ -73,6 +75,69 @@ async def test_what_is_not_stored_is_not_found(fake: FakePictRs, pict_rs: PictRs
     assert await find(pict_rs, b"wanted") == ()
     fake.store(b"other")
     assert await find(pict_rs, b"wanted") == ()
+
+
+async def listed(client: PictRs, until: Collection[str] = ()) -> list[str]:
+    return [alias async for entry in client.newest(until) for alias in entry.aliases]
+
+
+async def test_all_are_listed_page_by_page_from_the_newest(
+    fake: FakePictRs, pict_rs: PictRs
+) -> None:
+    for number in range(250):
+        fake.store(b"file %d" % number, "i-png", f"{number}.png")
+    assert await listed(pict_rs) == [f"{number}.png" for number in reversed(range(250))]
+    assert len(fake.requests) == 3
+    assert [entry.size async for entry in pict_rs.newest()][-1] == len(b"file 0")
+
+
+async def test_none_are_listed_where_there_are_none(pict_rs: PictRs) -> None:
+    assert await listed(pict_rs) == []
+
+
+@pytest.mark.parametrize("purged", [1, 5, 100])
+async def test_nothing_is_left_out_when_files_are_purged_during_the_listing(
+    fake: FakePictRs, pict_rs: PictRs, purged: int
+) -> None:
+    for number in range(250):
+        fake.store(b"file %d" % number, "i-png", f"{number}.png")
+    seen = []
+    async for entry in pict_rs.newest():
+        seen.append(entry.aliases[0])
+        if len(seen) == 100:  # the next page would begin at 149
+            del fake.files[150 - purged : 150]
+            if purged == 100:  # and nothing is left of the page that we have
+                del fake.files[50:]
+    rest = {f"{number}.png" for number in range(150 - purged)}
+    assert rest <= set(seen)
+
+
+@pytest.mark.parametrize("on_postgres", [False, True])
+@pytest.mark.parametrize("older", [0, 3, 30])
+@pytest.mark.parametrize("newer", [0, 3])
+async def test_a_listing_ends_at_a_time(
+    fake: FakePictRs, pict_rs: PictRs, older: int, newer: int, *, on_postgres: bool
+) -> None:
+    fake.on_postgres = on_postgres
+    time = datetime(2026, 5, 1, tzinfo=UTC)
+    for number in range(older):
+        fake.store(b"older %d" % number, "i-png", f"older {number}")
+    for number in range(newer):
+        fake.store(b"newer %d" % number, "i-png", f"newer {number}")
+        fake.files[-1] = replace(fake.files[-1], stored_at=time.replace(day=2))
+    until = {entry.hex for entry in await pict_rs.stored_before(time)}
+    assert await listed(pict_rs, until) == [f"newer {number}" for number in reversed(range(newer))]
+    if older:  # somebody may purge the first of them
+        del fake.files[older - 1]
+        assert set(await listed(pict_rs, until)) <= {f"newer {number}" for number in range(newer)}
+
+
+async def test_all_are_listed_where_pict_rs_does_not_tell_what_is_older(
+    fake: FakePictRs, pict_rs: PictRs
+) -> None:
+    fake.store(b"older", "i-png", "a.png").has_details = False
+    until = await pict_rs.stored_before(datetime(2026, 5, 1, tzinfo=UTC))
+    assert await listed(pict_rs, {entry.hex for entry in until}) == ["a.png"]
 
 
 async def test_another_format_of_slugs_is_an_error_and_not_a_missing_file() -> None:

@@ -1,21 +1,20 @@
-"""A client of pict-rs 0.5: finds a file by its SHA-256, fetches it, purges it.
+"""A client of pict-rs 0.5: finds a file by its SHA-256, lists all, fetches one, purges it.
 
 pict-rs has no route by hash, but pages of its listing of hashes begin at a "slug": the base64 of
 SHA-256, size and format, which is all that we know of a file. So one small request says whether
-it is stored, however many others there are. That a slug is made so is checked in each answer.
+it is stored, however many others there are.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
+from datetime import datetime
 from types import TracebackType
 from typing import Final, Self
 
 import httpx
-from pydantic import BaseModel, Field, ValidationError
+
+from imagesafety.pict_rs_pages import HashPage, NoPageError, StoredHash, read_page, slug_of
 
 # The format that pict-rs adds to a hash, by the media type that it declares to its validator.
 _FORMATS: Final = {
@@ -31,28 +30,20 @@ _FORMATS: Final = {
 }
 _TIMEOUT: Final = httpx.Timeout(10.0, read=30.0)
 _MOST_REDIRECTS: Final = 3
+_BOUNDARY: Final = 20  # hashes that tell where a listing ends, should some be purged meanwhile
+_PAGE: Final = 100  # hashes; pict-rs looks up the aliases of each
 
 
 class PictRsError(Exception):
     """pict-rs can't be reached, or answers what we have no use for; the message says what."""
 
 
+class UnreachableError(PictRsError):
+    """pict-rs itself can't be reached, whatever it was to do."""
+
+
 class NotStoredError(PictRsError):
     """pict-rs doesn't have the file any more."""
-
-
-class _Entry(BaseModel):
-    hex: str
-    aliases: list[str]
-
-
-class _Page(BaseModel):
-    current: str = ""
-    hashes: list[_Entry] = Field(max_length=100)
-
-
-class _Listing(BaseModel):
-    page: _Page
 
 
 class PictRs:
@@ -91,13 +82,38 @@ class PictRs:
         likely = _FORMATS.get(media_type, ())
         others = (name for names in _FORMATS.values() for name in names if name not in likely)
         for name in (*likely, *others):
-            slug = sha256 + size.to_bytes(8, "big") + name.encode()
-            entry = await self._first_from(base64.urlsafe_b64encode(slug).decode())
+            entry = (await self.page(slug_of(sha256, size, name), limit=1)).first
             if entry is None:
                 return ()
-            if entry.hex.startswith(sha256.hex()) and entry.aliases:
-                return tuple(entry.aliases)
+            if entry.sha256 == sha256 and entry.aliases:
+                return entry.aliases
         return ()
+
+    async def newest(self, until: Collection[str] = ()) -> AsyncGenerator[StoredHash, None]:
+        """Yields what is stored, from the newest to the oldest; ends before a hash of `until`.
+
+        Of what is purged meanwhile, nothing else is left out for that. What is stored meanwhile is
+        newer and not among it. A file may come twice.
+        """
+        page = await self.page()
+        while True:
+            for entry in page.hashes:
+                if entry.hex in until:
+                    return
+                yield entry
+            if page.next is None:
+                return
+            page = await self._after(page, page.next)
+
+    async def stored_before(self, time: datetime) -> tuple[StoredHash, ...]:
+        """The newest of what was stored before a time, which has a time zone; none if unknown."""
+        page = await self.page(timestamp=time, limit=_BOUNDARY)
+        newest = await self.page(limit=1)
+        if page.first is None or newest.first is None or page.first.hex != newest.first.hex:
+            return page.hashes
+        # All is older; or nothing is, which pict-rs on PostgreSQL answers in the same way.
+        stored_at = page.first.stored_at
+        return page.hashes if stored_at is not None and stored_at < time else ()
 
     async def fetch(self, alias: str, max_bytes: int) -> AsyncGenerator[bytes, None]:
         """Yields the file. Raises NotStoredError, and PictRsError for one over `max_bytes`."""
@@ -131,40 +147,35 @@ class PictRs:
         _check(answer)
         return True
 
-    async def _first_from(self, slug: str) -> _Entry | None:
-        """The file with this slug; any other one if there is none; None if there are no files."""
-        answer = await self._internal("GET", "/internal/hashes", {"slug": slug, "limit": "1"})
+    async def page(
+        self, slug: str = "", *, timestamp: datetime | None = None, limit: int = _PAGE
+    ) -> HashPage:
+        """A page that begins at a slug, or at a time; with the newest file if there is no such."""
+        query = {"limit": str(limit)} | ({"slug": slug} if slug else {})
+        if timestamp is not None:
+            query["timestamp"] = timestamp.isoformat()
+        answer = await self._internal("GET", "/internal/hashes", query)
         if answer.status_code == 404:
             raise PictRsError("pict-rs has no /internal/hashes: it is older than 0.5")
         _check(answer)
         try:
-            page = _Listing.model_validate_json(answer.content).page
-        except ValidationError as error:
-            raise PictRsError(
-                "pict-rs answers with something else than a page of hashes"
-            ) from error
-        if not page.hashes:
-            return None
-        entry = page.hashes[0]
-        # Without this, another format of slugs would make every file look as if it were gone.
-        if not _is_slug_of(page.current, entry.hex):
-            raise PictRsError("this version of pict-rs has another format of slugs than 0.5")
-        return entry
+            return read_page(answer.content)
+        except NoPageError as error:
+            raise PictRsError(f"pict-rs answers with {error}") from error
+
+    async def _after(self, page: HashPage, slug: str) -> HashPage:
+        """The page after one; begins earlier if the file at its slug was purged meanwhile."""
+        for start in (slug, *(entry.slug for entry in reversed(page.hashes))):
+            following = await self.page(start)
+            if following.first is None or following.first.slug == start:
+                return following
+        return await self.page()  # from the newest on again: all of the page was purged
 
     async def _internal(self, method: str, path: str, query: dict[str, str]) -> httpx.Response:
         try:
             return await self._client.request(method, path, params=query, headers=self._key)
         except httpx.HTTPError as error:
             raise _unreachable(error) from error
-
-
-def _is_slug_of(slug: str, hash_hex: str) -> bool:
-    try:
-        decoded = base64.b64decode(slug, altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        return False
-    known = decoded[:32].hex() == hash_hex[:64].lower()
-    return known and re.fullmatch(rb"[a-z]-[a-z0-9]{3,8}", decoded[40:]) is not None
 
 
 def _check(answer: httpx.Response) -> None:
@@ -175,5 +186,5 @@ def _check(answer: httpx.Response) -> None:
         raise PictRsError(f"{message}: {answer.text[:200]}" if answer.text else message)
 
 
-def _unreachable(error: httpx.HTTPError) -> PictRsError:
-    return PictRsError(f"pict-rs can't be reached: {error or type(error).__name__}")
+def _unreachable(error: httpx.HTTPError) -> UnreachableError:
+    return UnreachableError(f"pict-rs can't be reached: {error or type(error).__name__}")

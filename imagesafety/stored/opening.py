@@ -1,0 +1,95 @@
+"""From what an administrator writes to the place that is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import fsspec
+
+from imagesafety.stored.folder import Folder
+from imagesafety.stored.pict_rs_place import PictRsPlace
+from imagesafety.stored.place import Place, PlaceSettingError
+
+PICT_RS = ("pict-rs+http://", "pict-rs+https://")
+_SFTP = ("sftp", "ssh")
+_WORDS = {"true": True, "false": False}
+
+
+def open_place(url: str, options: Mapping[str, Any], pict_rs_key: str = "") -> Place:
+    """The place; nothing is connected to yet. Raises PlaceSettingError."""
+    if url.startswith(PICT_RS):
+        if options:
+            raise PlaceSettingError("pict-rs takes no --storage-option")
+        if not pict_rs_key:
+            raise PlaceSettingError("pict-rs needs its API key")
+        _parts(url.removeprefix("pict-rs+"))
+        return PictRsPlace(url.removeprefix("pict-rs+"), pict_rs_key)
+    scheme, found, rest = url.partition("://")
+    if not found or scheme == "file":
+        if options:
+            raise PlaceSettingError("a folder of this machine takes no --storage-option")
+        return Folder(Path(rest if found else url))
+    if scheme == "s3":
+        bucket, _, base = rest.partition("/")
+        if not bucket:
+            raise PlaceSettingError(f"{url}: the bucket is missing: s3://BUCKET/PREFIX")
+        return _open_bucket(bucket, base, options)
+    if scheme in _SFTP:
+        return _open_sftp(url, options)
+    known = "a folder, s3://, sftp://, pict-rs+http:// or pict-rs+https://"
+    raise PlaceSettingError(f"{scheme}://… is no place that can be scanned; {known} is")
+
+
+def parse_options(texts: Iterable[str]) -> dict[str, Any]:
+    """Options out of KEY=VALUE; a dot in KEY goes a level down. Raises PlaceSettingError."""
+    options: dict[str, Any] = {}
+    for text in texts:
+        key, found, value = text.partition("=")
+        if not found or not key or not value:
+            raise PlaceSettingError(f"{key or text}: an option is written KEY=VALUE")
+        *outer, last = key.split(".")
+        level = options
+        for part in outer:
+            level = level.setdefault(part, {})
+            if not isinstance(level, dict):
+                raise PlaceSettingError(f"{key}: {part} has a value of its own")
+        level[last] = _WORDS.get(value.lower(), int(value) if value.isdecimal() else value)
+    return options
+
+
+def sftp_options(url: str, options: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]]:
+    """Host, path and asyncssh's options of an sftp:// URL. Raises PlaceSettingError."""
+    parts = _parts(url)
+    said = {"username": parts.username, "port": parts.port, "password": parts.password}
+    given = {name: value for name, value in said.items() if value is not None}
+    environment = fsspec.config.conf.get("ssh", {})  # sshfs itself does not read it
+    return parts.hostname or "", parts.path or "/", {**environment, **given, **options}
+
+
+def _open_bucket(bucket: str, base: str, options: Mapping[str, Any]) -> Place:
+    from imagesafety.stored.s3 import Bucket  # heavy, and only for those who have one
+
+    return Bucket(bucket, base, options)
+
+
+def _open_sftp(url: str, options: Mapping[str, Any]) -> Place:
+    from imagesafety.stored.sftp import SftpFolder
+
+    host, path, options = sftp_options(url, options)
+    user = f"{options['username']}@" if "username" in options else ""
+    port = f":{options['port']}" if "port" in options else ""
+    return SftpFolder(f"sftp://{user}{host}{port}{path.rstrip('/')}/", host, path, options)
+
+
+def _parts(url: str) -> Any:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise PlaceSettingError(f"{url.partition('@')[2] or url}: {error}") from None
+    if not parts.hostname or port == 0:
+        raise PlaceSettingError(f"{parts.scheme}://…: the host is missing")
+    return parts

@@ -1,0 +1,181 @@
+"""Rounds of a scan: one, or one after the other, whatever happens to place and service."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from imagesafety.bulk import BulkOptions, BulkScorer
+from imagesafety.client import ConceptSet
+from imagesafety.override_list import OverrideListError, load_overrides
+from imagesafety.policy import Policy
+from imagesafety.policy_file import PolicyError, load_policy
+from imagesafety.scoring_error import ScoringError, ServiceUnavailableError
+from imagesafety.stored.actions import Action, Actor
+from imagesafety.stored.allowances import Allowances
+from imagesafety.stored.judge import Judge
+from imagesafety.stored.place import Place, PlaceError, PlaceSettingError
+from imagesafety.stored.quarantine import Quarantine
+from imagesafety.stored.scan_pass import Listener, ScanPass, Scope, ServiceTroubleError
+from imagesafety.stored.settings import ScanSettings
+from imagesafety.stored.state import State
+from imagesafety.stored.tally import Tally
+
+DESCRIBE_SECONDS = 20.0
+FIRST_PAUSE, LONGEST_PAUSE = 5.0, 600.0  # seconds, while a place or the service can't be used
+MOST_TRIES = 3  # of one round without anything looked at
+_CLIENT = "scan"  # what the service shares itself out by
+
+TROUBLE = (
+    *(PlaceError, ScoringError, ServiceUnavailableError, ServiceTroubleError),
+    *(PolicyError, OverrideListError),
+)
+"""What may be otherwise a while later."""
+
+
+class MismatchError(Exception):
+    """The policy is not for the model that the service has; the message is one line."""
+
+
+@dataclass
+class Scanner:
+    """Scans a place, round by round."""
+
+    settings: ScanSettings
+    place: Place
+    state: State
+    listener: Listener
+    say: Callable[[str], None]
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    pause: float = FIRST_PAUSE
+    _actor: Actor | None = None
+
+    async def once(self) -> Tally | None:
+        """One round, after trouble from where it was; None if it was stopped.
+
+        Raises what is in TROUBLE after a few tries without progress.
+        """
+        tries, pause = 0, self.pause
+        while not self.stop.is_set():
+            tally = Tally()
+            try:
+                return tally if await self._until_stopped(self.round(tally)) else None
+            except TROUBLE as error:
+                tries = 1 if tally.looked_at else tries + 1
+                if tries >= MOST_TRIES:
+                    raise
+                self.say(f"{error}; again in {pause:g} s")
+            await self._rest(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+        return None
+
+    async def for_ever(self, every: float, ended: Callable[[Tally], None]) -> None:
+        """Rounds until it is stopped; `ended` is called after each."""
+        pause = self.pause
+        while not self.stop.is_set():
+            begun, tally = time.monotonic(), Tally()
+            try:
+                if not await self._until_stopped(self.round(tally)):
+                    return
+            except (*TROUBLE, MismatchError, PlaceSettingError) as error:
+                if tally.looked_at:
+                    pause = self.pause
+                self.say(f"{error}; again in {pause:g} s")
+                await self._rest(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+                continue
+            pause = self.pause
+            ended(tally)
+            await self._rest(max(0.0, begun + every - time.monotonic()))
+
+    async def round(self, tally: Tally) -> None:
+        """Goes through the place once.
+
+        Raises what is in TROUBLE, MismatchError and PlaceSettingError.
+        """
+        settings = self.settings
+        policy, allowances = self._read()
+        await self.place.check()
+        options = BulkOptions(
+            ConceptSet(policy.concepts),
+            client=_CLIENT,
+            tiles=policy.tiles,
+            closer_when=policy.closer_when,
+            perceptual_hashes=allowances.by_look,
+        )
+        async with BulkScorer(settings.service.target, options, settings.service.tls) as scorer:
+            description = await scorer.describe_model(timeout=DESCRIBE_SECONDS)
+            model = description.model
+            if mismatch := policy.mismatch(model.name, model.weights_digest):
+                raise MismatchError(mismatch)
+            # It may have to connect to the quarantine.
+            actor = await asyncio.to_thread(self._make_actor, description.limits.max_image_bytes)
+            self._actor = actor
+            tally.recovered += await actor.recover()
+            self.listener.written()
+            since = settings.since_seconds
+            scan = ScanPass(
+                *(self.place, self.state, Judge(policy, allowances, model, self.state)),
+                *(actor, tally, self.listener),
+                scope=Scope(
+                    settings.prefix,
+                    time.time() - since if since is not None else None,
+                    settings.limit,
+                ),
+                most_bytes=description.limits.max_image_bytes,
+                weights=model.weights_digest,
+                clock=_now,
+            )
+            await scan.run(scorer)
+
+    def _make_actor(self, most_bytes: int) -> Actor:
+        """Who does what is to be done. Raises PlaceSettingError."""
+        settings, quarantine = self.settings, None
+        if settings.action is Action.QUARANTINE and settings.apply:
+            if settings.quarantine is None:
+                raise PlaceSettingError("there is no quarantine to move files to")
+            where = settings.quarantine
+            quarantine = Quarantine(where.url, where.options, where.key)
+        return Actor(
+            *(self.place, self.state, settings.action),
+            apply=settings.apply,
+            most_bytes=most_bytes,
+            quarantine=quarantine,
+        )
+
+    def _read(self) -> tuple[Policy, Allowances]:
+        overrides = self.settings.overrides
+        entries = load_overrides(overrides) if overrides is not None else ()
+        return load_policy(self.settings.policy), Allowances(entries)
+
+    async def _until_stopped(self, work: Awaitable[None]) -> bool:
+        """Whether the work was done; if it is stopped, then not in the middle of an action."""
+        self._actor = None
+        working = asyncio.ensure_future(work)
+        stopping = asyncio.create_task(self.stop.wait())
+        try:
+            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                working.result()
+                return True
+            if self._actor is not None:
+                async with self._actor.busy:
+                    working.cancel()
+            return False
+        finally:
+            stopping.cancel()
+            working.cancel()
+            await asyncio.gather(working, stopping, return_exceptions=True)
+
+    async def _rest(self, seconds: float) -> None:
+        """Waits, or less if it is stopped."""
+        stopping = asyncio.create_task(self.stop.wait())
+        await asyncio.wait({stopping}, timeout=seconds)
+        stopping.cancel()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

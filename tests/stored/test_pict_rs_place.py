@@ -1,0 +1,88 @@
+"""pict-rs as a place to scan."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from imagesafety.stored.opening import open_place
+from imagesafety.stored.place import (
+    FileTroubleError,
+    Place,
+    PlaceError,
+    PlaceSettingError,
+    StoredFile,
+)
+from tests.fake_pict_rs import API_KEY, FakePictRs, fake_pict_rs
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakePictRs]:
+    async with fake_pict_rs() as fake:
+        yield fake
+
+
+@pytest.fixture
+async def place(fake: FakePictRs) -> AsyncIterator[Place]:
+    place = open_place(f"pict-rs+{fake.url}", {}, API_KEY)
+    yield place
+    await place.close()
+
+
+async def listed(place: Place, since: float | None = None) -> list[StoredFile]:
+    return [file async for file in place.files("", since) if isinstance(file, StoredFile)]
+
+
+async def test_originals_are_listed_read_and_purged(fake: FakePictRs, place: Place) -> None:
+    fake.store(b"old", "i-png", "old.png")
+    fake.store(b"newer", "i-png", "newer.png", "again.png")
+    await place.check()
+    newer, old = await listed(place)
+    assert (newer.aliases, newer.size, old.size) == (("newer.png", "again.png"), 5, 3)
+    assert await place.read(newer, 10) == b"newer"
+    assert await place.look(newer) == newer
+    assert await place.remove(newer)
+    assert fake.purged == ["newer.png"]
+    assert await place.look(newer) is None
+    assert not await place.remove(newer)
+    with pytest.raises(FileTroubleError, match="removed before"):
+        await place.read(newer, 10)
+
+
+async def test_what_is_older_is_not_listed(fake: FakePictRs, place: Place) -> None:
+    fake.store(b"old", "i-png", "old.png")
+    fake.store(b"newer", "i-png", "newer.png")
+    fake.files[-1] = replace(fake.files[-1], stored_at=datetime.now(UTC))
+    assert [file.aliases for file in await listed(place, time.time() - 3600)] == [("newer.png",)]
+
+
+async def test_what_has_no_alias_is_said_to_have_none(fake: FakePictRs, place: Place) -> None:
+    fake.store(b"orphan").aliases.clear()
+    [file] = await listed(place)
+    with pytest.raises(FileTroubleError, match="no alias"):
+        await place.read(file, 10)
+    assert not await place.remove(file)
+
+
+async def test_trouble_of_pict_rs_and_of_a_file_are_told_apart(
+    fake: FakePictRs, place: Place
+) -> None:
+    fake.store(b"a file")
+    [file] = await listed(place)
+    fake.fails_with = 500
+    with pytest.raises(FileTroubleError, match="500"):
+        await place.read(file, 10)
+    with pytest.raises(PlaceError, match="500"):
+        await place.check()
+    fake.fails_with, fake.purge_fails_with = 0, 403
+    with pytest.raises(FileTroubleError, match="403"):
+        await place.remove(file)
+    other = open_place(f"pict-rs+{fake.url}", {}, "not the key")
+    with pytest.raises(PlaceError, match="does not take the API key"):
+        await other.check()
+    with pytest.raises(PlaceSettingError, match="no --prefix"):
+        await anext(place.files("a", None))

@@ -1,0 +1,176 @@
+"""Rounds of a scan against a service in the same process, and trouble between them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from imagesafety.scores import Limits, ModelDescription, ModelIdentity
+from imagesafety.service_address import ServiceAddress
+from imagesafety.stored import scanner as scanner_module
+from imagesafety.stored.actions import Action
+from imagesafety.stored.place import PlaceError
+from imagesafety.stored.scanner import MismatchError, Scanner
+from imagesafety.stored.settings import ScanSettings
+from imagesafety.stored.state import State
+from imagesafety.stored.tally import Tally
+from tests.stored.fakes import MODEL, MemoryPlace, MemoryScorer, Watcher
+
+POLICY = """
+model = "demo"
+[concepts]
+bad = ["bad"]
+odd = ["odd"]
+[groups.bad]
+thresholds = { bad = 0.5 }
+[[rules]]
+name = "bad"
+all = ["bad"]
+action = "reject"
+"""
+
+
+@dataclass
+class FakeService:
+    """In place of BulkScorer."""
+
+    model: ModelIdentity = MODEL
+    errors: list[Exception] = field(default_factory=list)
+    scorer: MemoryScorer = field(default_factory=MemoryScorer)
+
+    def __call__(self, *_: object) -> FakeService:
+        return self
+
+    async def __aenter__(self) -> FakeService:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def describe_model(self, *, timeout: float) -> ModelDescription:  # noqa: ASYNC109
+        if self.errors:
+            raise self.errors.pop(0)
+        limits = Limits(1000, 1, 1, 1, 1, 1, (), 1, 1.0, 1)
+        return ModelDescription(self.model, 1, 1, 1, limits)
+
+    @property
+    def score(self) -> object:
+        return self.scorer.score
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> FakeService:
+    service = FakeService()
+    monkeypatch.setattr(scanner_module, "BulkScorer", service)
+    return service
+
+
+@pytest.fixture
+def scanner(tmp_path: Path, service: FakeService) -> Iterator[Scanner]:
+    (tmp_path / "policy.toml").write_text(POLICY)
+    state_file = tmp_path / "state.sqlite"
+    settings = ScanSettings(
+        tmp_path / "policy.toml",
+        ServiceAddress("nowhere"),
+        state_file,
+        action=Action.DELETE,
+        apply=True,
+    )
+    place = MemoryPlace({"a.png": b"fine", "b.png": b"bad"})
+    state = State(state_file, "memory")
+    said: list[str] = []
+    scanner = Scanner(settings, place, state, Watcher(), said.append, pause=0.01)
+    scanner.said = said  # type: ignore[attr-defined]
+    yield scanner
+    state.close()
+
+
+def said(scanner: Scanner) -> list[str]:
+    texts: list[str] = scanner.said  # type: ignore[attr-defined]
+    return texts
+
+
+async def test_a_round_goes_on_after_trouble(scanner: Scanner, service: FakeService) -> None:
+    service.errors = [PlaceError("a moment"), PlaceError("another moment")]
+    tally = await scanner.once()
+    assert tally is not None
+    assert (tally.files, tally.complete) == (2, True)
+    assert list(scanner.place.stored) == ["a.png"]  # type: ignore[attr-defined]
+    assert [text.partition(";")[0] for text in said(scanner)] == ["a moment", "another moment"]
+
+
+async def test_trouble_that_stays_ends_it(scanner: Scanner, service: FakeService) -> None:
+    service.errors = [PlaceError("away")] * 9
+    with pytest.raises(PlaceError, match="away"):
+        await scanner.once()
+
+
+async def test_a_policy_for_another_model_is_not_applied(
+    scanner: Scanner, service: FakeService
+) -> None:
+    service.model = ModelIdentity("other", "sha256:1", "")
+    with pytest.raises(MismatchError, match="the policy is for model demo"):
+        await scanner.once()
+    assert len(scanner.place.stored) == 2  # type: ignore[attr-defined]
+
+
+async def test_the_daemon_goes_on_through_trouble_and_reads_its_files_anew(
+    scanner: Scanner, service: FakeService
+) -> None:
+    service.errors = [PlaceError("away")] * 3
+    rounds: list[int] = []
+
+    def ended(tally: Tally) -> None:
+        rounds.append(tally.looked_at)
+        if len(rounds) == 1:
+            scanner.settings.policy.write_text("broken")
+        if len(rounds) == 2:
+            scanner.stop.set()
+
+    scanner.say = mend(scanner, scanner.say)
+    await scanner.for_ever(0.01, ended)
+    assert rounds == [2, 0]
+    assert any("policy.toml" in text for text in said(scanner))
+
+
+def mend(scanner: Scanner, say: Callable[[str], None]) -> Callable[[str], None]:
+    def and_mend(message: str) -> None:
+        say(message)
+        if "policy.toml" in message:
+            scanner.settings.policy.write_text(POLICY)
+
+    return and_mend
+
+
+async def test_it_is_stopped_after_an_action_and_not_in_it(scanner: Scanner) -> None:
+    place = scanner.place
+    assert isinstance(place, MemoryPlace)
+    began, go_on = asyncio.Event(), asyncio.Event()
+    remove = place.remove
+
+    async def slow(file: object) -> bool:
+        began.set()
+        await go_on.wait()
+        return await remove(file)  # type: ignore[arg-type]
+
+    place.remove = slow  # type: ignore[method-assign]
+    working = asyncio.create_task(scanner.once())
+    await began.wait()
+    scanner.stop.set()
+    await asyncio.sleep(0)
+    go_on.set()
+    assert await working is None
+    assert list(place.stored) == ["a.png"]
+    assert scanner.state.open_actions() == []
+
+
+async def test_a_stop_ends_a_rest(scanner: Scanner, service: FakeService) -> None:
+    service.errors = [PlaceError("away")] * 9
+    scanner.pause = 1000.0
+    scanner.say = lambda message: scanner.stop.set()
+    assert await scanner.once() is None
+    await scanner.for_ever(1000.0, lambda tally: None)
