@@ -1,11 +1,11 @@
 # make run · make test · make lint · make lint-k8s · make protos · make demo-model
 # make rehearse · make rehearse ROW=kill,hang SECONDS=20
 # make bench · make bench-overhead · make bench-ledger · make bench-peers · make bench-decode
-# make bench-bulk · make bench-evaluate · make bench-evasion · make bench-models
+# make bench-bulk · make bench-evasion · make bench-models
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: run test lint lint-k8s rehearse bench bench-overhead bench-ledger bench-peers bench-decode bench-bulk bench-evaluate bench-evasion bench-models protos format demo-model evaluate-demo constraints
+.PHONY: run test lint lint-k8s rehearse bench bench-overhead bench-ledger bench-peers bench-decode bench-bulk bench-evasion bench-models protos format demo-model evaluate-demo constraints
 
 run: .venv/installed
 	$(BIN)/imagesafety up
@@ -53,9 +53,7 @@ bench-decode: .venv/installed
 
 bench-bulk: .venv/installed
 	$(BIN)/python -m benchmarks.bulk $(BENCH)
-
-bench-evaluate: .venv/installed
-	$(BIN)/python -m benchmarks.evaluate
+	$(BIN)/python -m benchmarks.evaluate_memory
 
 # What hides a drawn subject, and how often: takes --pictures and --seed.
 bench-evasion: .venv/installed

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterable
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from imagesafety.bulk_attempts import BulkImage as BulkImage  # others import them from here
 from imagesafety.bulk_attempts import BulkResult as BulkResult
@@ -19,6 +18,7 @@ from imagesafety.bulk_requests import BulkOptions as BulkOptions
 from imagesafety.bulk_run import BulkRun, BulkTerms
 from imagesafety.channel import TlsFiles
 from imagesafety.client import ScoringClient
+from imagesafety.closed_at_end import ClosedAtEnd
 from imagesafety.scores import ModelDescription
 from imagesafety.scoring_error import ScoringError as ScoringError
 from imagesafety.scoring_error import ServiceUnavailableError as ServiceUnavailableError
@@ -31,7 +31,7 @@ _DESCRIBE_SECONDS = 10.0
 _PAUSE_SECONDS = 0.5
 
 
-class BulkScorer:
+class BulkScorer(ClosedAtEnd):
     """The inference service at any gRPC target, as bulk work uses it.
 
     An image gets exactly one result. Where the service, the network or a replica failed, it is
@@ -60,17 +60,6 @@ class BulkScorer:
         self._client = ScoringClient(target, tls)
         self._terms = BulkTerms(streams, max_bytes, silence_seconds, patience_seconds)
         self._runs: set[BulkRun[Any]] = set()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
 
     async def close(self) -> None:
         """Ends what still runs and closes the connection."""

@@ -22,9 +22,9 @@ from imagesafety.bulk_attempts import (
 )
 from imagesafety.bulk_pace import Pace
 from imagesafety.bulk_requests import BulkOptions, refusal
-from imagesafety.bulk_room import Room
 from imagesafety.bulk_stream import Stream, StreamTerms
 from imagesafety.client import ScoringClient
+from imagesafety.room import Room
 from imagesafety.scores import ImageScores, Limits
 from imagesafety.scoring_error import ScoringError, ServiceUnavailableError
 

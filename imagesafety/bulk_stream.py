@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol
 
@@ -12,6 +12,7 @@ import grpc
 from imagesafety.bulk_attempts import Attempt, K, was_not_looked_at
 from imagesafety.bulk_pace import Pace
 from imagesafety.bulk_requests import BulkOptions, header, requests
+from imagesafety.client import accepted
 from imagesafety.scores import ImageScores, Limits, image_scores
 from imagesafety.scoring_error import ScoringError, error_of_call, error_of_status
 from imagesafety.server_status import ServerStatus
@@ -111,17 +112,17 @@ class Stream(Generic[K]):
     async def _feed(self, call: Call, first: Attempt[K]) -> None:
         """Sends; ends quietly when the call is over, whose status tells why."""
         self._send_later(first)
-        if not await _accepted(call.write(header(self._terms.options))):
+        if not await accepted(call.write(header(self._terms.options))):
             return
         self._connected = True
         attempt: Attempt[K] | None = first
         while attempt is not None:
             for request in requests(attempt, self._terms.limits):
-                if not await _accepted(call.write(request)):
+                if not await accepted(call.write(request)):
                     return
             attempt = await self._next()
         self.fed.set()
-        await _accepted(call.done_writing())
+        await accepted(call.done_writing())
 
     async def _next(self) -> Attempt[K] | None:
         """The next image to send; None if there is to be none on this stream."""
@@ -218,12 +219,3 @@ class Stream(Generic[K]):
             message = "the stream ended without the answer"
             error = error or ScoringError(grpc.StatusCode.UNAVAILABLE, "", message)
             self._listener.broke(left, error, seen=self._connected)
-
-
-async def _accepted(writing: Awaitable[None]) -> bool:
-    """Whether a call took what was written to it; False when it is over."""
-    try:
-        await writing
-    except Exception:
-        return False
-    return True

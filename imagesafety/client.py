@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Iterable, Sequence
-from types import TracebackType
-from typing import Self
 
 import grpc
 
 from imagesafety.attempt_trace import traced_attempt
 from imagesafety.channel import ReplicaChannel
 from imagesafety.channel import TlsFiles as TlsFiles  # others import it from here
+from imagesafety.closed_at_end import ClosedAtEnd
 from imagesafety.policy import Band, Concept
 from imagesafety.scores import (
     ImageScores,
@@ -69,7 +68,7 @@ def detail(tiles: int, closer_when: Sequence[Band]) -> scoring_pb2.Detail:
     )
 
 
-class ScoringClient:
+class ScoringClient(ClosedAtEnd):
     """The inference service at any gRPC target: each call goes to one of the replicas there.
 
     Certificates that change in their files are used from then on.
@@ -80,17 +79,6 @@ class ScoringClient:
         self.replicas = ReplicaChannel(target, tls)
         self.model: ModelIdentity | None = None
         """The model that answered last."""
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
 
     async def close(self) -> None:
         """Ends calls that still run and closes the connection."""
@@ -183,9 +171,9 @@ async def _send(
     """Writes the image; stops quietly when the call is over, whose status tells why."""
     async with contextlib.aclosing(_requests(header, chunks)) as requests:
         async for request in requests:
-            if not await _accepted(call.write(request)):
+            if not await accepted(call.write(request)):
                 return
-    await _accepted(call.done_writing())
+    await accepted(call.done_writing())
 
 
 async def _requests(
@@ -198,7 +186,7 @@ async def _requests(
             yield scoring_pb2.ScoreImageRequest(chunk=piece)
 
 
-async def _accepted(writing: Awaitable[None]) -> bool:
+async def accepted(writing: Awaitable[None]) -> bool:
     """Whether a call took what was written to it; False when it is over."""
     try:
         await writing

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Collection
 from datetime import datetime
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import httpx
 
+from imagesafety.closed_at_end import ClosedAtEnd
 from imagesafety.pict_rs_pages import HashPage, NoPageError, StoredHash, read_page, slug_of
 
 # The format that pict-rs adds to a hash, by the media type that it declares to its validator.
@@ -46,7 +46,7 @@ class NotStoredError(PictRsError):
     """pict-rs doesn't have the file any more."""
 
 
-class PictRs:
+class PictRs(ClosedAtEnd):
     """A pict-rs server and its API key. Every method raises PictRsError."""
 
     def __init__(self, url: str, api_key: str) -> None:
@@ -58,17 +58,6 @@ class PictRs:
         )
         # Only on internal requests: images may be redirected to somebody else's object storage.
         self._key = {"x-api-token": api_key}
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
 
     async def close(self) -> None:
         """Closes the connections."""

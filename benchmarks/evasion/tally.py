@@ -4,47 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from statistics import fmean
 
 from benchmarks.evasion.scoring import Finding
 from benchmarks.evasion.transforms import Transform
-from imagesafety.evaluation.intervals import clopper_pearson
-
-CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True)
-class Rate:
-    """How many of some pictures were rejected, and the interval of Clopper and Pearson."""
-
-    rejected: int
-    pictures: int
-
-    @property
-    def share(self) -> float:
-        """The rate that was seen."""
-        return self.rejected / self.pictures
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Holds the true rate in at least 95 of 100 such measurements."""
-        found = clopper_pearson(self.rejected, self.pictures, CONFIDENCE)
-        return found.low, found.high
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"{self.share * 100:.0f} % ({low * 100:.0f} to {high * 100:.0f})"
-
-    def content(self) -> dict[str, float]:
-        """As JSON."""
-        low, high = self.interval
-        return {
-            "rejected": self.rejected,
-            "pictures": self.pictures,
-            "low": round(low, 4),
-            "high": round(high, 4),
-        }
+from imagesafety.evaluation.proportion import Proportion
 
 
 class Tally:
@@ -61,16 +25,17 @@ class Tally:
         self._pictures[key] += 1
         self._rejected[key] += finding.rejected
 
-    def rate(self, transform: Transform, detail: str, *, rejectable: bool) -> Rate:
+    def rate(self, transform: Transform, detail: str, *, rejectable: bool) -> Proportion:
         """Of one way to hide, looked at in one way."""
         key = transform.name, rejectable, detail
-        return Rate(self._rejected[key], self._pictures[key])
+        return Proportion.of(self._rejected[key], self._pictures[key])
 
     def mean_detection(self, detail: str) -> float:
         """The mean over all ways to hide that count: the number to raise."""
         counted = [one for one in self._transforms if not one.beyond]
         return fmean(
-            self.rate(one, detail, rejectable=True).share for one in counted or self._transforms
+            self.rate(one, detail, rejectable=True).share or 0.0
+            for one in counted or self._transforms
         )
 
     def table(self, *, rejectable: bool) -> Iterator[str]:
@@ -79,7 +44,7 @@ class Tally:
         yield "| --- |" + " --- |" * len(self._details)
         for one in self._transforms:
             name = f"{one.name} ({one.beyond})" if one.beyond and rejectable else one.name
-            rates = [str(self.rate(one, way, rejectable=rejectable)) for way in self._details]
+            rates = [_cell(self.rate(one, way, rejectable=rejectable)) for way in self._details]
             yield f"| {name} | {' | '.join(rates)} |"
         if rejectable:
             means = (f"{self.mean_detection(way) * 100:.1f} %" for way in self._details)
@@ -101,4 +66,19 @@ class Tally:
         }
 
     def _rates(self, one: Transform, *, rejectable: bool) -> dict[str, dict[str, float]]:
-        return {way: self.rate(one, way, rejectable=rejectable).content() for way in self._details}
+        return {way: _content(self.rate(one, way, rejectable=rejectable)) for way in self._details}
+
+
+def _cell(rate: Proportion) -> str:
+    shares = (rate.share or 0.0, rate.interval.low, rate.interval.high)
+    share, low, high = (f"{100 * value:.0f}" for value in shares)
+    return f"{share} % ({low} to {high})"
+
+
+def _content(rate: Proportion) -> dict[str, float]:
+    return {
+        "rejected": rate.count,
+        "pictures": rate.total,
+        "low": round(rate.interval.low, 4),
+        "high": round(rate.interval.high, 4),
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -10,12 +9,14 @@ from pathlib import Path
 
 from imagesafety.calibration.better_scores import Improvement, for_thresholds, improve
 from imagesafety.calibration.budget import CalibrationError
-from imagesafety.calibration.gathered import Gathered, count_files, scored_fully
-from imagesafety.calibration.labelled_gathering import (
-    GatheredLabels,
+from imagesafety.calibration.gathered import (
+    Gathered,
     all_labelled_files,
-    gather_labels,
+    count_files,
+    material_of,
+    scored_fully,
 )
+from imagesafety.calibration.labelled_gathering import GatheredLabels, gather_labels
 from imagesafety.calibration.prompt_columns import Asked, asked_of
 from imagesafety.calibration.scoring import Target
 from imagesafety.client import ScoringClient
@@ -23,7 +24,6 @@ from imagesafety.evaluation.score_cache import ScoreCache
 from imagesafety.evaluation.scored import score_material
 from imagesafety.policy import Policy
 from imagesafety.progress import progress
-from imagesafety.provenance import Material
 from imagesafety.service_address import ServiceAddress
 
 NEUTRAL = ("a picture", "a photo")
@@ -79,15 +79,6 @@ def look_for_better(
             policy, asked, found.material, date, bar.advance, translates=is_same_model
         )
     accepted, rejected = for_thresholds(improvement, found.material)
-    lines = [hash_ + b"\0" for hash_ in accepted.hashes]
-    lines += [hash_ + b"\1" for hash_ in rejected.hashes]
-    number = sum(int.from_bytes(hashlib.sha256(line).digest(), "big") for line in lines)
-    material = Material(
-        files=found.files,
-        benign=len(accepted),
-        rejected=len(rejected),
-        problems=found.problem_count,
-        digest=f"{number % 2**256:064x}",
-    )
+    material = material_of(accepted, rejected, files=found.files, problems=found.problem_count)
     gathered = Gathered(accepted, rejected, material, found.copies, found.problems, found.backends)
     return improvement, gathered

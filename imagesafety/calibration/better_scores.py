@@ -18,13 +18,14 @@ from imagesafety.calibration.budget import CalibrationError
 from imagesafety.calibration.comparison import Kind, Outcome, kept, outcomes
 from imagesafety.calibration.concept_edit import with_concept
 from imagesafety.calibration.directions import Matrix
-from imagesafety.calibration.labelled import NO, YES, Labelled, Part, image_maxima
+from imagesafety.calibration.labelled import Labelled, Part, image_maxima
 from imagesafety.calibration.percentiles import Percentiles
 from imagesafety.calibration.prompt_columns import Asked
 from imagesafety.calibration.sample import Floats, Sample
 from imagesafety.calibration.score_candidates import Candidate, Trainer
 from imagesafety.calibration.translated import Scales, translated
 from imagesafety.calibration.truth import Source, Truth, truth_of
+from imagesafety.evaluation.collected import NO, YES
 from imagesafety.policy import Concept, Policy, Probe
 from imagesafety.policy_file import PolicyError, parse_policy
 from imagesafety.probe_file import ProbeFile, Training, probe_bytes

@@ -4,6 +4,8 @@ The whole policy is what is bounded, not each concept: images are judged by all 
 
 Why the promise holds although the level was chosen by the same images: percentiles are learned on
 other images, so the family of policies is fixed before. In it only one number is left to choose.
+(That takes for granted that a balance is not of these images either: thresholds that somebody set
+by hand on the very images by which they are then calibrated fit those better than others.)
 Let T be the strictest level at which an image would be rejected. The level chosen is the loosest
 with at most k of n images' T at or over it, an order statistic of T, and k depends on n and the
 budget alone. If more than the budget were rejected at that level, n images would have shown at
@@ -15,7 +17,9 @@ between Beta(k, n - k + 1) and Beta(k + 1, n - k); levels in steps only move it 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -62,16 +66,10 @@ class Promise:
 
 def most_allowed(images: int, budget: float, confidence: float) -> int | None:
     """How many of so many may be rejected for the budget to be promised; None: not even none."""
-    if upper_bound(0, images, confidence) > budget:
-        return None
-    fewest, most = 0, images  # the bound of `fewest` is within the budget, that of `most` over it
-    while most - fewest > 1:
-        middle = (fewest + most) // 2
-        if upper_bound(middle, images, confidence) <= budget:
-            fewest = middle
-        else:
-            most = middle
-    return fewest
+    within = bisect_right(
+        range(images + 1), budget, key=partial(upper_bound, n=images, confidence=confidence)
+    )
+    return within - 1 if within else None
 
 
 def within_budget(
@@ -106,16 +104,9 @@ def _loosest(family: Family, sample: Sample, allowed: int) -> float:
         )
     if not family.is_monotone:
         return family.levels[_scan(family, sample, allowed)]
-    if _count(family, sample, 0) <= allowed:
-        return family.levels[0]
-    loose, strict = 0, strictest
-    while strict - loose > 1:
-        middle = (loose + strict) // 2
-        if _count(family, sample, middle) <= allowed:
-            strict = middle
-        else:
-            loose = middle
-    return family.levels[strict]
+    indices = range(strictest + 1)
+    found = bisect_left(indices, -allowed, key=lambda index: -_count(family, sample, index))
+    return family.levels[found]
 
 
 def _scan(family: Family, sample: Sample, allowed: int) -> int:

@@ -45,12 +45,16 @@ def is_all_benign(source: Path, concepts: Collection[str]) -> bool:
     return source.is_dir() and not any((source / label).is_dir() for label in labels)
 
 
+def all_labelled_files(source: Path, concepts: Collection[str]) -> Iterator[LabelledFile]:
+    """Every file of a source, whatever its labels say. Raises MaterialError, also in the middle."""
+    if is_all_benign(source, concepts):
+        return walk(source, Labels(reject=False))
+    return read_material(source, concepts)
+
+
 def labelled_files(source: Path, concepts: Collection[str]) -> Iterator[LabelledFile]:
     """The files that are to be accepted or rejected. Raises MaterialError, also in the middle."""
-    if is_all_benign(source, concepts):
-        yield from walk(source, Labels(reject=False))
-        return
-    for file in read_material(source, concepts):
+    for file in all_labelled_files(source, concepts):
         if file.labels.reject is not None:
             yield file
 
@@ -68,25 +72,59 @@ def scored_fully(policy: Policy) -> Policy:
 
 
 @dataclass
-class Gathering:
-    """What came so far. The digest is a sum, so that it needs no list and no order."""
+class Course:
+    """How scoring goes. `problems` has the first of them, one line each."""
 
-    benign: SampleBuilder
-    bad: SampleBuilder
     files: int = 0
     copies: int = 0
     problem_count: int = 0
     problems: list[str] = field(default_factory=list)
     backends: set[str] = field(default_factory=set)
-    digest: int = 0
+
+    def has_scores(self, scored: ScoredFile) -> bool:
+        """Counts a file; False for one that has a problem in place of scores."""
+        self.files += 1
+        if scored.similarities is not None:
+            return True
+        self.problem_count += 1
+        if len(self.problems) < PROBLEMS_KEPT:
+            self.problems.append(f"{shown(scored.file.path)}: {scored.problem}")
+        return False
+
+    @property
+    def known_backends(self) -> tuple[str, ...]:
+        """The backends that gave scores, as far as it is known."""
+        return tuple(sorted(filter(None, self.backends)))
+
+
+def material_of(benign: Sample, bad: Sample, *, files: int, problems: int) -> Material:
+    """What is said of the images. The digest is a sum, so that it needs no order."""
+    lines = [
+        hash_ + bytes([rejects])
+        for rejects, kind in enumerate((benign, bad))
+        for hash_ in kind.hashes
+    ]
+    digest = sum(int.from_bytes(hashlib.sha256(line).digest(), "big") for line in lines)
+    return Material(
+        files=files,
+        benign=len(benign),
+        rejected=len(bad),
+        problems=problems,
+        digest=f"{digest % 2**256:064x}",
+    )
+
+
+@dataclass
+class Gathering:
+    """What came so far."""
+
+    benign: SampleBuilder
+    bad: SampleBuilder
+    course: Course = field(default_factory=Course)
 
     def add(self, scored: ScoredFile) -> None:
         """Takes one file. Raises CalibrationError for bytes that are labelled both ways."""
-        self.files += 1
-        if scored.similarities is None:
-            self.problem_count += 1
-            if len(self.problems) < PROBLEMS_KEPT:
-                self.problems.append(f"{shown(scored.file.path)}: {scored.problem}")
+        if not self.course.has_scores(scored) or scored.similarities is None:
             return
         rejects = bool(scored.file.labels.reject)
         mine, other = (self.bad, self.benign) if rejects else (self.benign, self.bad)
@@ -97,24 +135,17 @@ class Gathering:
                 f"{path}: labelled {label}, and the same bytes have the other label elsewhere"
             )
         if not mine.add(sha256, scored.similarities):
-            self.copies += 1
+            self.course.copies += 1
             return
-        self.backends.add(scored.backend)
-        number = hashlib.sha256(sha256 + bytes([rejects])).digest()
-        self.digest = (self.digest + int.from_bytes(number, "big")) % 2**256
+        self.course.backends.add(scored.backend)
 
     def result(self) -> Gathered:
         """What there is in the end."""
-        benign, bad = self.benign.build(), self.bad.build()
-        material = Material(
-            files=self.files,
-            benign=len(benign),
-            rejected=len(bad),
-            problems=self.problem_count,
-            digest=f"{self.digest:064x}",
+        benign, bad, course = self.benign.build(), self.bad.build(), self.course
+        material = material_of(benign, bad, files=course.files, problems=course.problem_count)
+        return Gathered(
+            benign, bad, material, course.copies, tuple(course.problems), course.known_backends
         )
-        backends = tuple(sorted(filter(None, self.backends)))
-        return Gathered(benign, bad, material, self.copies, tuple(self.problems), backends)
 
 
 async def gather(concepts: int, scored: AsyncIterable[ScoredFile]) -> Gathered:

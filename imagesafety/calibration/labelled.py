@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from imagesafety.calibration.sample import Booleans, Floats, Indices, Sample
+from imagesafety.evaluation.collected import NO
 
 Labels = npt.NDArray[np.int8]
-NO, YES, UNKNOWN = 0, 1, -1
 
 
 class Part(IntEnum):

@@ -6,18 +6,19 @@ Those are in temporary files, so that many images cost little memory.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from imagesafety.calibration.budget import CalibrationError
-from imagesafety.calibration.gathered import PROBLEMS_KEPT, is_all_benign
-from imagesafety.calibration.labelled import UNKNOWN, Labelled
+from imagesafety.calibration.gathered import Course
+from imagesafety.calibration.labelled import Labelled
 from imagesafety.calibration.sample import Sample
+from imagesafety.evaluation.collected import UNKNOWN, label_code
 from imagesafety.evaluation.columns import Column
-from imagesafety.evaluation.material import LabelledFile, Labels, read_material, shown, walk
+from imagesafety.evaluation.material import shown
 from imagesafety.evaluation.scored import ScoredFile
 
 
@@ -33,13 +34,6 @@ class GatheredLabels:
     backends: tuple[str, ...]
 
 
-def all_labelled_files(source: Path, concepts: Sequence[str]) -> Iterator[LabelledFile]:
-    """Every file of a source, whatever its labels say. Raises MaterialError, also in the middle."""
-    if is_all_benign(source, concepts):
-        return walk(source, Labels(reject=False))
-    return read_material(source, concepts)
-
-
 @dataclass
 class LabelGathering:
     """What came so far. `overrides` says of files by their hash whether they are to be rejected."""
@@ -47,41 +41,36 @@ class LabelGathering:
     concepts: Sequence[str]
     overrides: Mapping[str, bool]
     folder: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
-    files: int = 0
-    copies: int = 0
-    problem_count: int = 0
-    problems: list[str] = field(default_factory=list)
-    backends: set[str] = field(default_factory=set)
+    course: Course = field(default_factory=Course)
     _labels: dict[str, list[int]] = field(default_factory=dict)
     _views: list[int] = field(default_factory=list)
     _columns: tuple[Column, Column] | None = None
 
     def add(self, scored: ScoredFile) -> None:
         """Takes one file. Raises CalibrationError for bytes with labels that contradict."""
-        self.files += 1
-        if scored.similarities is None:
-            self.problem_count += 1
-            if len(self.problems) < PROBLEMS_KEPT:
-                self.problems.append(f"{shown(scored.file.path)}: {scored.problem}")
+        if not self.course.has_scores(scored) or scored.similarities is None:
             return
         labels = self._labels_of(scored)
         known = self._labels.get(scored.sha256)
         if known is not None:
-            self.copies += 1
+            self.course.copies += 1
             self._merge(known, labels, scored)
             return
         if scored.embeddings is None:
             raise CalibrationError("inference gave no embeddings, of which better scores are made")
         self._labels[scored.sha256] = labels
         self._views.append(len(scored.similarities))
-        self.backends.add(scored.backend)
+        self.course.backends.add(scored.backend)
         self._keep(scored.similarities, scored.embeddings)
 
     def _labels_of(self, scored: ScoredFile) -> list[int]:
         """Whether it is to be rejected, and what it shows; an override counts before a label."""
         said = scored.file.labels
         reject = self.overrides.get(scored.sha256, said.reject)
-        return [_code(reject), *(_code(said.concepts.get(name)) for name in self.concepts)]
+        return [
+            label_code(reject),
+            *(label_code(said.concepts.get(name)) for name in self.concepts),
+        ]
 
     def _merge(self, known: list[int], labels: list[int], scored: ScoredFile) -> None:
         for place, label in enumerate(labels):
@@ -120,11 +109,11 @@ class LabelGathering:
             Labelled(
                 sample, embeddings.astype(np.float32, copy=False), labels[:, 0], labels[:, 1:]
             ),
-            self.files,
-            self.copies,
-            self.problem_count,
-            tuple(self.problems),
-            tuple(sorted(filter(None, self.backends))),
+            self.course.files,
+            self.course.copies,
+            self.course.problem_count,
+            tuple(self.course.problems),
+            self.course.known_backends,
         )
 
 
@@ -136,7 +125,3 @@ async def gather_labels(
     async for file in scored:
         gathering.add(file)
     return gathering.result()
-
-
-def _code(value: bool | None) -> int:
-    return UNKNOWN if value is None else int(value)

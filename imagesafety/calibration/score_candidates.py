@@ -16,12 +16,13 @@ import numpy as np
 
 from imagesafety.calibration.comparison import Kind
 from imagesafety.calibration.directions import Directions, Matrix, products, recovered
-from imagesafety.calibration.labelled import YES, Labelled, Part
+from imagesafety.calibration.labelled import Labelled, Part
 from imagesafety.calibration.linear_probe import fitted_probe
 from imagesafety.calibration.prompt_columns import Asked
 from imagesafety.calibration.sample import Booleans, Floats, Sample
 from imagesafety.calibration.truth import Truth
 from imagesafety.calibration.weighted_prompts import fitted_weights, weighted
+from imagesafety.evaluation.collected import YES
 from imagesafety.policy import Concept, Prompt
 
 MOST_OF_A_KIND = 4000  # images that a probe learns from: more make it slower, hardly better

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from imagesafety.calibration.labelled import UNKNOWN, YES, Labelled, Labels, Part
+from imagesafety.calibration.labelled import Labelled, Labels, Part
 from imagesafety.calibration.sample import Booleans
+from imagesafety.evaluation.collected import UNKNOWN, YES
 from imagesafety.policy import Policy
 
 FEWEST = 20  # images of either kind to learn from, and to compare by

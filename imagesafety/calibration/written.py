@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import tempfile
+import stat
 from dataclasses import replace
 from pathlib import Path
 
 from imagesafety.calibration.budget import CalibrationError
 from imagesafety.calibration.strictness import DIGITS
+from imagesafety.evaluation.whole_file import whole_file
 from imagesafety.policy import Policy
 from imagesafety.policy_file import PolicyError, parse_policy
 from imagesafety.provenance import Provenance, places
@@ -62,28 +60,8 @@ def save(path: Path, text: str, *, replacing: bool) -> None:
 
     Raises OSError, FileExistsError among them.
     """
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", newline="\n", dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
-        unfinished = Path(file.name)
-        try:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-            _as_readable_as(path, unfinished)
-            if not replacing and path.exists():
-                raise FileExistsError(f"{path}: there is such a file already")
-            unfinished.replace(path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                unfinished.unlink()
-
-
-def _as_readable_as(path: Path, unfinished: Path) -> None:
-    """Gives a temporary file, which is private, the mode of the file that it will be."""
-    if path.exists():
-        shutil.copymode(path, unfinished)
-        return
-    mask = os.umask(0)
-    os.umask(mask)
-    unfinished.chmod(0o666 & ~mask)
+    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
+    with whole_file(path, mode) as file:
+        file.write(text)
+        if not replacing and path.exists():
+            raise FileExistsError(f"{path}: there is such a file already")

@@ -23,6 +23,7 @@ from imagesafety.command.service_options import (
     not_reached,
     service_address,
 )
+from imagesafety.command.subcommands import Commands
 from imagesafety.policy import Policy
 from imagesafety.policy_file import PolicyError, find_policy, load_policy, parse_policy
 from imagesafety.service_address import ServiceAddress
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from imagesafety.calibration.prompt_columns import Asked
     from imagesafety.calibration.scoring import Target
 
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _NO_EMBEDDINGS = (
     "run it on the machine of inference, or show a certificate that it verifies (--certificate)"

@@ -19,6 +19,7 @@ from imagesafety.command.service_options import (
     not_reached,
     service_address,
 )
+from imagesafety.command.subcommands import Commands
 from imagesafety.policy_file import PolicyError, find_policy, load_policy
 from imagesafety.progress import progress
 from imagesafety.scoring_error import ScoringError
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from imagesafety.scores import ModelDescription
     from imagesafety.service_address import ServiceAddress
 
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _NEEDED = ("jinja2", "matplotlib", "numpy", "pyarrow", "scipy")
 _DESCRIBE_SECONDS = 30.0

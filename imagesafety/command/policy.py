@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import TYPE_CHECKING
-
 from imagesafety.command import policy_check, policy_replay
-
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+from imagesafety.command.subcommands import Commands
 
 
 def add_to(commands: Commands) -> None:

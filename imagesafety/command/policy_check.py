@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from typing import TYPE_CHECKING
 
 from imagesafety.client import ScoringClient, ScoringError
 from imagesafety.command.service_options import (
@@ -14,6 +13,7 @@ from imagesafety.command.service_options import (
     not_reached,
     service_address,
 )
+from imagesafety.command.subcommands import Commands
 from imagesafety.policy import Mode, Policy
 from imagesafety.policy_file import PolicyError, find_policy, load_policy
 from imagesafety.provenance import provenance_warnings
@@ -21,9 +21,6 @@ from imagesafety.provenance_file import ProvenanceError, find_provenance
 from imagesafety.provenance_report import described, placeholders, was_never_measured
 from imagesafety.scores import ModelIdentity
 from imagesafety.service_address import ServiceAddress
-
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 NEVER_MEASURED = (
     "its thresholds were not measured on your images, and its rules are enforced: see "

@@ -8,9 +8,9 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from imagesafety.admin_client import AdminApi, AdminApiError
+from imagesafety.command.subcommands import Commands
 from imagesafety.policy_file import PolicyError, find_policy, load_policy
 from imagesafety.recorded import RecordedStreamError
 from imagesafety.replay import replay
@@ -23,9 +23,6 @@ from imagesafety.replay_report import (
     rule_of,
 )
 from imagesafety.since import parse_period
-
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 ADMIN = "IMAGESAFETY_ADMIN"
 TOKEN = "IMAGESAFETY_ADMIN_TOKEN"  # noqa: S105 - the variable's name

@@ -6,10 +6,8 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+from imagesafety.command.subcommands import Commands
 
 
 def add_quarantine_options(parser: argparse.ArgumentParser, *, required: bool = False) -> None:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from imagesafety.command.quarantine import add_quarantine_options
 from imagesafety.command.service_options import add_service_options
-
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+from imagesafety.command.subcommands import Commands
 
 PICT_RS_KEY = "IMAGESAFETY_PICT_RS_API_KEY"  # the variable's name
 

@@ -7,7 +7,6 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import grpc
 
@@ -18,14 +17,12 @@ from imagesafety.command.service_options import (
     not_reached,
     service_address,
 )
+from imagesafety.command.subcommands import Commands
 from imagesafety.policy import Policy
 from imagesafety.policy_file import PolicyError, find_policy, load_policy
 from imagesafety.scores import ImageScores
 from imagesafety.service_address import ServiceAddress
 from imagesafety.verdict import Verdict, adjusted, judge_image, named
-
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 CHUNK_BYTES = 64 * 1024
 

@@ -12,12 +12,9 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from imagesafety.command.subcommands import Commands
 from imagesafety.policy_file import PolicyError, find_policy, load_policy
-
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 WRONG_SETTING = 2  # the exit code of a service that can't start as it is set
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0  # seconds between a death and the next start

@@ -73,7 +73,10 @@ class Collector:
         self.backends.add(scored.backend)
         labels = scored.file.labels
         self._labels.append(
-            [self._decision(scored), *(_code(labels.concepts.get(name)) for name in self._names)]
+            [
+                self._decision(scored),
+                *(label_code(labels.concepts.get(name)) for name in self._names),
+            ]
         )
         self._paths.append(os.fsencode(scored.file.path))
         self._hashes.append(np.frombuffer(bytes.fromhex(scored.sha256), np.uint8))
@@ -85,8 +88,8 @@ class Collector:
         """The label for the decision; an override gives one too."""
         label, override = scored.file.labels.reject, self._overrides.get(scored.sha256)
         if override is None or label == override:
-            return _code(label)
-        return _code(override) if label is None else BOTH
+            return label_code(label)
+        return label_code(override) if label is None else BOTH
 
     def collected(self) -> Collected:
         """What there is of all files; copies become one."""
@@ -163,7 +166,8 @@ class Collected:
         return bytes(self._hashes.read()[self.rows[image]]).hex()
 
 
-def _code(value: bool | None) -> int:
+def label_code(value: bool | None) -> int:
+    """A label as the columns have it."""
     return UNKNOWN if value is None else int(value)
 
 

@@ -11,18 +11,25 @@ from typing import TextIO
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[TextIO]:
-    """A text file that takes the place of `path` once the block has ended without an error."""
+def whole_file(path: Path, mode: int | None = None) -> Iterator[TextIO]:
+    """A text file that takes the place of `path` once the block has ended without an error.
+
+    Its permissions are `mode`, or those that a new file gets.
+    """
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with open(handle, "w", encoding="utf-8", newline="") as file:  # noqa: PTH123
             yield file
             file.flush()
             os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(name).chmod(0o666 & ~mask)
+        Path(name).chmod(_mode_of_new_files() if mode is None else mode)
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _mode_of_new_files() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask

@@ -63,7 +63,7 @@ class Folder:
         with contextlib.closing(found):
             while batch := await _to_its_end(asyncio.to_thread(batch_of_it)):
                 for entry in batch:
-                    if isinstance(entry, Unlisted) or since is None or _is_since(entry, since):
+                    if isinstance(entry, Unlisted) or entry.is_since(since):
                         yield entry
 
     async def read(self, file: StoredFile, most: int) -> bytes:
@@ -198,10 +198,6 @@ async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
         return await asyncio.shield(task)
     finally:
         await asyncio.wait({task})
-
-
-def _is_since(file: StoredFile, since: float) -> bool:
-    return file.modified is None or file.modified >= since
 
 
 def _trouble(error: OSError) -> FileTroubleError:

@@ -52,6 +52,10 @@ class StoredFile:
     modified: float | None = None
     aliases: tuple[str, ...] = ()
 
+    def is_since(self, since: float | None) -> bool:
+        """Whether it is not older than that; what has no time is not."""
+        return since is None or self.modified is None or self.modified >= since
+
 
 @dataclass(frozen=True, slots=True)
 class Unlisted:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 
+from imagesafety.room import Room
 from imagesafety.stored.place import (
     UNREACHABLE,
     FileTroubleError,
@@ -40,35 +41,6 @@ async def read_patiently(place: Place, file: StoredFile, most: int) -> bytes:
     raise FileTroubleError(UNREACHABLE, said)
 
 
-class _Room:
-    """So many files and bytes; a file that is larger than all of it has it alone.
-
-    One task enters, so one event is enough to wait with.
-    """
-
-    def __init__(self, files: int, size: int) -> None:
-        self._files, self._size = files, size
-        self._used_files = self._used_size = 0
-        self._freed = asyncio.Event()
-
-    async def enter(self, size: int) -> None:
-        while not self._fits(size):
-            self._freed.clear()
-            await self._freed.wait()
-        self._used_files += 1
-        self._used_size += size
-
-    def leave(self, size: int) -> None:
-        self._used_files -= 1
-        self._used_size -= size
-        self._freed.set()
-
-    def _fits(self, size: int) -> bool:
-        if self._used_files == 0:
-            return True
-        return self._used_files < self._files and self._used_size + size <= self._size
-
-
 async def read_ahead(
     files: AsyncIterable[StoredFile],
     read: Read,
@@ -80,7 +52,7 @@ async def read_ahead(
 
     Raises what `files` raises, and of `read` what is no FileTroubleError.
     """
-    room = _Room(most_files, most_bytes)
+    room = Room(most_files, most_bytes)
     ready: asyncio.Queue[WasRead | BaseException | None] = asyncio.Queue()
     reading: set[asyncio.Task[None]] = set()
 

@@ -79,7 +79,7 @@ class SftpFolder:
                             waiting.append(inside)
                     elif _kind(found.attrs) == stat.S_IFREG and name.startswith(prefix):
                         file = _stored(name, found.attrs)
-                        if since is None or file.modified is None or file.modified >= since:
+                        if file.is_since(since):
                             yield file
 
     async def read(self, file: StoredFile, most: int) -> bytes:

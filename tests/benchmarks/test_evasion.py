@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.evasion.tally import Rate
+from imagesafety.evaluation.proportion import Proportion
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,4 +52,5 @@ def test_hidden_pictures_go_through_the_real_service_and_are_counted() -> None:
 def test_the_interval_is_that_of_clopper_and_pearson(
     rejected: int, pictures: int, low: float, high: float
 ) -> None:
-    assert Rate(rejected, pictures).interval == pytest.approx((low, high), abs=1e-4)
+    interval = Proportion.of(rejected, pictures).interval
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=1e-4)

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from imagesafety.calibration.labelled import UNKNOWN, Labelled
+from imagesafety.calibration.labelled import Labelled
 from imagesafety.calibration.prompt_columns import Asked, asked_of
 from imagesafety.calibration.sample import Sample
+from imagesafety.evaluation.collected import UNKNOWN
 from imagesafety.policy import Policy
 from imagesafety.policy_file import parse_policy
 from imagesafety.scores import Limits

@@ -10,8 +10,9 @@ import pytest
 from imagesafety.calibration.better_report import comparison_lines, kept_lines
 from imagesafety.calibration.better_scores import Improvement, for_thresholds, improve
 from imagesafety.calibration.comparison import Kind
-from imagesafety.calibration.labelled import NO, YES, Part, image_maxima
+from imagesafety.calibration.labelled import Part, image_maxima
 from imagesafety.calibration.truth import Source
+from imagesafety.evaluation.collected import NO, YES
 from imagesafety.policy import Policy
 from imagesafety.policy_file import parse_policy
 from imagesafety.probe_file import parse_probe

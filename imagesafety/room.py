@@ -6,25 +6,25 @@ import asyncio
 
 
 class Room:
-    """A number of images and of bytes; one image goes in however large it is."""
+    """So many files and bytes; one file goes in however large it is."""
 
-    def __init__(self, max_images: int, max_bytes: int) -> None:
-        self._max_images, self._max_bytes = max_images, max_bytes
-        self._images = self._bytes = 0
+    def __init__(self, max_files: int, max_bytes: int) -> None:
+        self._max_files, self._max_bytes = max_files, max_bytes
+        self._files = self._bytes = 0
         self._left = asyncio.Event()
 
     async def enter(self, size: int) -> None:
         """Waits for a place; for a single caller."""
-        while self._images and (
-            self._images >= self._max_images or self._bytes + size > self._max_bytes
+        while self._files and (
+            self._files >= self._max_files or self._bytes + size > self._max_bytes
         ):
             self._left.clear()
             await self._left.wait()
-        self._images += 1
+        self._files += 1
         self._bytes += size
 
     def leave(self, size: int) -> None:
         """Gives a place back."""
-        self._images -= 1
+        self._files -= 1
         self._bytes -= size
         self._left.set()
