@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterable, Collection, Iterable, Iterator
+from collections.abc import AsyncIterable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -52,10 +52,15 @@ def all_labelled_files(source: Path, concepts: Collection[str]) -> Iterator[Labe
     return read_material(source, concepts)
 
 
-def labelled_files(source: Path, concepts: Collection[str]) -> Iterator[LabelledFile]:
-    """The files that are to be accepted or rejected. Raises MaterialError, also in the middle."""
+def labelled_files(
+    source: Path, concepts: Collection[str], overrides: Mapping[str, bool]
+) -> Iterator[LabelledFile]:
+    """The files that are to be accepted or rejected, and with overrides any that may be.
+
+    Raises MaterialError, also in the middle.
+    """
     for file in all_labelled_files(source, concepts):
-        if file.labels.reject is not None:
+        if overrides or file.labels.reject is not None:
             yield file
 
 
@@ -116,17 +121,20 @@ def material_of(benign: Sample, bad: Sample, *, files: int, problems: int) -> Ma
 
 @dataclass
 class Gathering:
-    """What came so far."""
+    """What came so far. `overrides` says of files by their hash whether they are to be rejected."""
 
     benign: SampleBuilder
     bad: SampleBuilder
+    overrides: Mapping[str, bool] = field(default_factory=dict)
     course: Course = field(default_factory=Course)
 
     def add(self, scored: ScoredFile) -> None:
         """Takes one file. Raises CalibrationError for bytes that are labelled both ways."""
         if not self.course.has_scores(scored) or scored.similarities is None:
             return
-        rejects = bool(scored.file.labels.reject)
+        rejects = self.overrides.get(scored.sha256, scored.file.labels.reject)
+        if rejects is None:
+            return
         mine, other = (self.bad, self.benign) if rejects else (self.benign, self.bad)
         sha256 = bytes.fromhex(scored.sha256)
         if sha256 in other:
@@ -148,9 +156,11 @@ class Gathering:
         )
 
 
-async def gather(concepts: int, scored: AsyncIterable[ScoredFile]) -> Gathered:
+async def gather(
+    concepts: int, overrides: Mapping[str, bool], scored: AsyncIterable[ScoredFile]
+) -> Gathered:
     """All of it. Raises CalibrationError, and what `scored` raises."""
-    gathering = Gathering(SampleBuilder(concepts), SampleBuilder(concepts))
+    gathering = Gathering(SampleBuilder(concepts), SampleBuilder(concepts), overrides)
     async for file in scored:
         gathering.add(file)
     return gathering.result()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,17 +53,24 @@ async def find_target(policy: Policy, service: ServiceAddress, model: str | None
     return Target(target, Origin(policy, find_provenance(policy.text)))
 
 
-async def score(source: Path, policy: Policy, service: ServiceAddress, cache: Path) -> Gathered:
+async def score(
+    source: Path,
+    policy: Policy,
+    service: ServiceAddress,
+    cache: Path,
+    overrides: Mapping[str, bool],
+) -> Gathered:
     """All labelled images of the source with their scores, each different one once.
 
+    `overrides` says of files by their hash whether they are to be rejected, whatever their labels.
     Raises CalibrationError, MaterialError, and what scoring raises.
     """
     concepts = [concept.name for concept in policy.concepts]
-    total = count_files(labelled_files(source, concepts))
+    total = count_files(labelled_files(source, concepts, overrides))
     if not total:
         raise CalibrationError(f"{source}: no image in it is labelled accept or reject")
     with ScoreCache(cache) as opened, progress("scoring", total) as bar:
-        files = labelled_files(source, concepts)
+        files = labelled_files(source, concepts, overrides)
         scoring = score_material(files, scored_fully(policy), service, opened, bar=bar)
         async with aclosing(scoring) as scored:
-            return await gather(len(concepts), scored)
+            return await gather(len(concepts), overrides, scored)

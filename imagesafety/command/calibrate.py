@@ -64,6 +64,12 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("--force", action="store_true", help="write over another file there")
     parser.add_argument("--model", help="carry the policy to this model, which inference has")
     parser.add_argument("--cache", type=Path, help="file that keeps scores for the next time")
+    parser.add_argument(
+        "--overrides",
+        type=Path,
+        metavar="FILE.csv",
+        help="overrides as the admin pages export them; they count before labels",
+    )
     add_service_options(parser)
     add_goals(parser)
     add_better_scores(parser)
@@ -153,7 +159,7 @@ async def _score(
             source, target.policy, neutral, service, cache
         )
         return _with_better(policy, target, asked, found)
-    gathered = await scoring.score(options.material, target.policy, service, cache)
+    gathered = await scoring.score(options.material, target.policy, service, cache, overrides)
     return _Scored(target, policy, target.policy, gathered, {})
 
 
@@ -169,11 +175,9 @@ def _with_better(policy: Policy, target: Target, asked: Asked, found: GatheredLa
 
 
 def _overrides(options: argparse.Namespace) -> Mapping[str, bool]:
-    """Raises OptionsError, and MaterialError for a list that can't be used."""
+    """Raises MaterialError for a list that can't be used."""
     from imagesafety.evaluation.override_labels import read_override_labels
 
-    if not options.better_scores and (options.neutral or options.overrides):
-        raise OptionsError("--neutral and --overrides are for --better-scores")
     return read_override_labels(options.overrides) if options.overrides else {}
 
 
@@ -183,6 +187,8 @@ def _calibrate(options: argparse.Namespace) -> None:
     from imagesafety.calibration.written import save, written
 
     goal, service = goal_of(options), service_address(options)
+    if options.neutral and not options.better_scores:
+        raise OptionsError("--neutral is for --better-scores")
     overrides = _overrides(options)
     path, output = find_policy(options.policy), options.output
     policy = load_policy(path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -63,12 +62,6 @@ def add_better_scores(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="PROMPT",
         help="a prompt that fits any picture; may be repeated (a picture, a photo)",
-    )
-    better.add_argument(
-        "--overrides",
-        type=Path,
-        metavar="CSV",
-        help="overrides as the admin pages export them; they count before labels",
     )
 
 

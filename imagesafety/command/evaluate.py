@@ -66,7 +66,7 @@ def add_to(commands: Commands) -> None:
         "--overrides",
         type=Path,
         metavar="FILE.csv",
-        help="overrides exported by the gateway: labels for files by their hash",
+        help="overrides as the admin pages export them; they count before labels",
     )
     parser.add_argument(
         "--prevalence",

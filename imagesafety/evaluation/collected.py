@@ -37,7 +37,11 @@ class Collector:
     def __init__(
         self, folder: Path, policy: Policy, overrides: Mapping[str, bool] | None = None
     ) -> None:
-        """`folder` is for temporary files; `overrides` labels files by their hash."""
+        """`folder` is for temporary files.
+
+        `overrides` says of files by their hash whether they are to be rejected, and counts before
+        labels: it is what somebody said who had looked at the file.
+        """
         self._names = [concept.name for concept in policy.concepts]
         self._overrides = overrides or {}
         self.rules = RuleMargins(policy)
@@ -72,24 +76,14 @@ class Collector:
             return
         self.backends.add(scored.backend)
         labels = scored.file.labels
-        self._labels.append(
-            [
-                self._decision(scored),
-                *(label_code(labels.concepts.get(name)) for name in self._names),
-            ]
-        )
+        reject = self._overrides.get(scored.sha256, labels.reject)
+        concepts = (label_code(labels.concepts.get(name)) for name in self._names)
+        self._labels.append([label_code(reject), *concepts])
         self._paths.append(os.fsencode(scored.file.path))
         self._hashes.append(np.frombuffer(bytes.fromhex(scored.sha256), np.uint8))
         self._tops.append(scored.similarities.max(axis=0))
         self._margins.append(self.rules.of(scored.similarities).margins)
         self._partial.append((bool(scored.partial),))
-
-    def _decision(self, scored: ScoredFile) -> int:
-        """The label for the decision; an override gives one too."""
-        label, override = scored.file.labels.reject, self._overrides.get(scored.sha256)
-        if override is None or label == override:
-            return label_code(label)
-        return label_code(override) if label is None else BOTH
 
     def collected(self) -> Collected:
         """What there is of all files; copies become one."""
@@ -114,8 +108,7 @@ class Collector:
 
     def _contradiction(self, of: Collected, image: int, copies: Rows, name: str) -> None:
         paths = [shown(os.fsdecode(self._paths.read(int(row)))) for row in copies[:5]]
-        others = ", ".join(paths[1:]) if len(paths) > 1 else "an override"
-        reason = f"{name} of it contradicts that of {others}"
+        reason = f"{name} of it contradicts that of {', '.join(paths[1:])}"
         self.problems.add(Problem(Kind.CONTRADICTION, paths[0], of.sha256(image), "", reason))
 
 

@@ -200,7 +200,7 @@ def test_what_was_not_measured_is_not_carried(edited: str, reason: str) -> None:
         calibrate(policy, images, BUDGET, there, origin=Origin(old, find_provenance(text)))
 
 
-def scored(name: str, sha256: str, reject: bool, *, problem: str = "") -> ScoredFile:
+def scored(name: str, sha256: str, reject: bool | None, *, problem: str = "") -> ScoredFile:
     similarities = None if problem else np.zeros((2, 1), np.float32)
     file = LabelledFile(Path(name), Labels(reject=reject))
     return ScoredFile(file, sha256, similarities, problem=problem, backend="pytorch-cpu")
@@ -234,11 +234,28 @@ def test_the_same_bytes_labelled_both_ways_are_one_line() -> None:
         gathering.add(scored("b", "aa", True))
 
 
+def test_overrides_count_before_labels_that_contradict_too() -> None:
+    overrides = {"aa": True, "bb": False, "cc": True}
+    gathering = Gathering(SampleBuilder(1), SampleBuilder(1), overrides)
+    for file in (
+        scored("a", "aa", False),
+        scored("a2", "aa", True),
+        scored("b", "bb", True),
+        scored("c", "cc", None),
+        scored("d", "dd", None),
+        scored("e", "ee", False),
+    ):
+        gathering.add(file)
+    found = gathering.result()
+    assert (len(found.benign), len(found.bad), found.copies) == (2, 2, 1)
+    assert found.material.files == 6
+
+
 def test_a_folder_without_labels_is_all_benign(tmp_path: Path) -> None:
     (tmp_path / "2026").mkdir()
     (tmp_path / "2026" / "x.png").touch()
     assert is_all_benign(tmp_path, ["red"])
-    assert [file.labels.reject for file in labelled_files(tmp_path, ["red"])] == [False]
+    assert [file.labels.reject for file in labelled_files(tmp_path, ["red"], {})] == [False]
     (tmp_path / "red").mkdir()
     assert not is_all_benign(tmp_path, ["red"])
 

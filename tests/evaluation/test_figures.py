@@ -182,7 +182,7 @@ def test_contradictions_are_problems_and_left_out(tmp_path: Path, section: Cache
     assert (figures.positives, figures.negatives) == (1, 1)
 
 
-def test_overrides_are_labels(tmp_path: Path, section: CacheSection) -> None:
+def test_overrides_count_before_labels(tmp_path: Path, section: CacheSection) -> None:
     files = [
         scored("1", [[0.9, 0.9]]),
         scored("2", [[0.9, 0.9]], reject=True),
@@ -190,9 +190,8 @@ def test_overrides_are_labels(tmp_path: Path, section: CacheSection) -> None:
     ]
     overrides = {digest("1"): False, digest("2"): True, digest("3"): False}
     found = evaluated(tmp_path, section, files, overrides)
-    assert (found.counts.accept, found.counts.reject, found.counts.left_out) == (1, 1, 1)
-    [problem] = found.problems
-    assert (problem.path, "an override" in problem.reason) == ("/material/3", True)
+    assert (found.counts.accept, found.counts.reject, found.counts.left_out) == (2, 1, 0)
+    assert found.problems == ()
 
 
 def test_what_could_not_be_scored_is_counted_apart(tmp_path: Path, section: CacheSection) -> None:
