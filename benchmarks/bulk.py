@@ -5,8 +5,8 @@ these ways: BulkScorer with files that are in memory, BulkScorer that reads them
 evaluate` and `imagesafety scan`, each with an empty cache. Before and after each is the load of the
 batching benchmark: ready bytes over ScoreImage, 64 at once. Ratios are taken between neighbours.
 
-Before each is a pause: for a while after uploads, the service keeps decoders for further ones, which
-is a part of a round here and none of a scan that takes hours.
+Before each is a pause: for a while after uploads, the service keeps decoders for further ones. That
+is a part of a round here, and none of a scan that takes hours.
 
 All are measured by what the service counts, from a tenth of the images to nine tenths: what a
 command needs for its start and its end is no throughput. Clients share the cores with the service.

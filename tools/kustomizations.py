@@ -22,6 +22,8 @@ _ADDITIONS: tuple[tuple[str, ...], ...] = (
     ("components/tracing",),
     ("components/mtls",),
     ("components/mtls", "components/cert-manager"),
+    ("components/scan",),
+    ("components/scan", "components/mtls"),
     ("components/mtls", "components/cert-manager", "components/tracing", "monitoring"),
 )
 

@@ -28,6 +28,7 @@ PREFIXES: dict[str, type[BaseSettings]] = {
 OTHER_VARIABLES = re.compile(
     r"OTEL_(TRACES_EXPORTER|EXPORTER_OTLP_(PROTOCOL|ENDPOINT)|SERVICE_NAME)"
     r"|HF_(HOME|HUB_OFFLINE)|MODEL|PICTRS__MEDIA__EXTERNAL_VALIDATION"
+    r"|PLACE|IMAGESAFETY_INFERENCE|IMAGESAFETY_PICT_RS_API_KEY"  # of commands
 )
 # Of inference with ViT-L-14, without what is bounded by settings: measured after a first start.
 MODEL_BYTES = {"pytorch": 2.5 * 2**30, "cuda-graphs": 2.5 * 2**30, "openvino": 6.5 * 2**30}
@@ -58,7 +59,11 @@ class Manifests:
         return found[0]
 
     def workloads(self) -> list[Document]:
-        return self.of("Deployment", "StatefulSet", "Job")
+        scheduled = [
+            {"kind": "Job", "metadata": item["metadata"], **item["spec"]["jobTemplate"]}
+            for item in self.of("CronJob")
+        ]
+        return self.of("Deployment", "StatefulSet", "Job") + scheduled
 
     def containers(self) -> Iterator[tuple[Document, Document]]:
         """Each pod's spec with each of its containers, sidecars too."""
@@ -84,6 +89,8 @@ class Manifests:
         if "configMapKeyRef" in source:
             reference = source["configMapKeyRef"]
             return str(self.one("ConfigMap", reference["name"])["data"][reference["key"]])
+        if "secretKeyRef" in source:
+            return f"of the Secret {source['secretKeyRef']['name']}"
         field = source["resourceFieldRef"]
         assert field["containerName"] == container["name"]
         kind, _, name = field["resource"].partition(".")

@@ -1,5 +1,6 @@
 """The files for Docker Compose: valid by its specification, and for the settings that there are."""
 
+import argparse
 import subprocess
 import sys
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from imagesafety.command import scan
 from tests.k8s.manifests import inference_needs, read_settings, unknown_variables
 from tools.kustomizations import K8S
 
@@ -81,7 +83,7 @@ def test_inference_has_no_way_out() -> None:
     assert "ports" not in document["services"]["inference"]
 
 
-@pytest.mark.parametrize("name", ["imagesafety", "inference", "weights"])
+@pytest.mark.parametrize("name", ["imagesafety", "inference", "weights", "scan"])
 def test_containers_have_no_more_rights_than_they_need(name: str) -> None:
     service = services("compose.imagesafety.yml")[name]
     assert service["read_only"] is True
@@ -134,3 +136,17 @@ def test_pictrs_safetys_service_has_another_image_and_is_called_the_same() -> No
     assert service["image"] == "imagesafety:0.1.0"
     assert service["expose"] == ["14051"]
     assert service["user"] == "991:991"
+
+
+def test_scans_are_started_as_the_command_understands_it() -> None:
+    service = services("compose.imagesafety.yml")["scan"]
+    command = service["entrypoint"][service["entrypoint"].index("scan") :]
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    scan.add_to(parser.add_subparsers())
+    options = parser.parse_args([*command, "--action", "purge", "--yes"])
+    assert (options.place, options.action) == ("pict-rs+http://pictrs:8080", "purge")
+    assert not parser.parse_args(command).yes
+    inference = services("compose.imagesafety.yml")["inference"]
+    assert set(inference["networks"]) <= set(service["networks"])
+    assert service["volumes"][0].endswith(":/data")
+    assert "profiles" in service

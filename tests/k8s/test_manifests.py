@@ -1,5 +1,6 @@
 """What the schemas of Kubernetes can't say: that the parts of the manifests fit each other."""
 
+import argparse
 import re
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.settings import Settings as GatewaySettings
+from imagesafety.command import scan
 from imagesafety.policy_file import parse_policy
 from inference.settings import Settings as InferenceSettings
 from tests.k8s.manifests import (
@@ -505,3 +507,34 @@ def test_containers_of_a_pod_have_a_temporary_folder_of_their_own() -> None:
         if mount["mountPath"] == "/tmp"
     ]
     assert len(volumes) == len(set(volumes)) == 2
+
+
+@pytest.mark.parametrize("added", [(), ("components/mtls",)], ids=["plain", "mtls"])
+def test_scans_are_started_as_the_command_understands_it(added: tuple[str, ...]) -> None:
+    found = manifests(Combination("overlays/cpu", ("components/scan", *added)))
+    job = found.one("CronJob", "scan")["spec"]["jobTemplate"]["spec"]["template"]
+    (container,) = job["spec"]["containers"]
+    environment = found.environment(container)
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    scan.add_to(parser.add_subparsers())
+    place = environment["PLACE"]
+    options = parser.parse_args([arg.replace("$(PLACE)", place) for arg in container["args"]])
+    assert (options.place, options.yes) == (place, False)
+    mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+    for written in (options.state, options.report):
+        assert not mounts[str(Path(written).parent)].get("readOnly")
+    assert bool(options.ca) == bool(added)
+    if added:
+        assert mounts[str(Path(options.ca).parent)]["name"] == "tls"
+    # As the gateways do, it calls inference by a name and is let in by it.
+    gateway = found.one("Deployment", "gateway")["spec"]["template"]["spec"]["containers"][0]
+    target = found.environment(gateway)["IMAGESAFETY_GATEWAY_INFERENCE"]
+    assert environment["IMAGESAFETY_INFERENCE"] == target
+    callers = [
+        peer["podSelector"]
+        for policy in _policies_of(found, "inference")
+        for rule in policy.get("ingress") or ()
+        for peer in rule["from"]
+        if {"port": "grpc"} in rule["ports"]
+    ]
+    assert any(matches(selector, job["metadata"]["labels"]) for selector in callers)
