@@ -54,7 +54,7 @@ def _write_scored_files(
     rng = np.random.default_rng(count)
     with ScoreCache(cache_file) as cache:
         section = cache.section(
-            policy.model, f"sha256:{'0' * 64}", options_digest(policy, _max_frames(target))
+            policy.model, f"sha256:{'0' * 64}", options_digest(policy, *_described(target))
         )
         for number in range(count):
             label = "reject" if number % 11 == 0 else "accept"
@@ -70,10 +70,11 @@ def _write_scored_files(
         section.flush()
 
 
-def _max_frames(target: str) -> int:
-    async def ask() -> int:
+def _described(target: str) -> tuple[int, str]:
+    async def ask() -> tuple[int, str]:
         async with BulkScorer(target, BulkOptions(ConceptSet(()))) as scorer:
-            return (await scorer.describe_model(timeout=10)).limits.default_max_frames
+            found = await scorer.describe_model(timeout=10)
+            return found.limits.default_max_frames, found.model.backend
 
     return asyncio.run(ask())
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from imagesafety.policy import Mode, Policy
+from imagesafety.policy import Mode, Partial, Policy
 from imagesafety.toml_lines import Place
 
 
@@ -64,7 +64,8 @@ class Provenance:
 
     `budget` is the share of benign images that may be rejected, None where a trade between both
     kinds of mistake was chosen; `goal` says what was asked for, in words. `measured` has the
-    policy's values by their place in its file.
+    policy's values by their place in its file. `max_frames` is how many frames of an animation the
+    service looked at, 0 for all; None if that was not noted.
     """
 
     calibrated: datetime
@@ -83,6 +84,7 @@ class Provenance:
     spreads: Mapping[str, Spread] = field(default_factory=dict)
     measured: Mapping[Place, Measured] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    max_frames: int | None = None
 
 
 def decisions_digest(policy: Policy) -> str:
@@ -91,7 +93,7 @@ def decisions_digest(policy: Policy) -> str:
     Whether a rule is enforced or in shadow mode is no part of it: what was measured in shadow mode
     holds when it is enforced.
     """
-    described = {
+    described: dict[str, object] = {
         "adjustments": [[dict(change.when), dict(change.add)] for change in policy.adjustments],
         "groups": {
             name: [group.at_least, dict(group.thresholds), dict(group.critical), group.twins]
@@ -103,6 +105,8 @@ def decisions_digest(policy: Policy) -> str:
         ],
         "tiles": policy.tiles,
     }
+    if policy.partial is Partial.REJECT:
+        described["partial"] = policy.partial
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
@@ -131,7 +135,25 @@ def provenance_warnings(policy: Policy, provenance: Provenance) -> list[str]:
     if policy.concepts_digest != provenance.concepts_digest:
         found.append("concepts or their prompts were changed since it was calibrated")
     if decisions_digest(policy) != provenance.decisions_digest:
-        found.append("thresholds, adjustments or rules were changed since it was calibrated")
+        found.append(
+            "thresholds, adjustments, rules or `partial` were changed since it was calibrated"
+        )
     if found:
         found.append("what was measured no longer holds: run `imagesafety calibrate` again")
+    return found
+
+
+def service_warnings(provenance: Provenance, backend: str, max_frames: int) -> list[str]:
+    """In what a service is not as the one that was calibrated with, one line each."""
+    found = []
+    if backend and backend not in provenance.backend.split(", "):
+        found.append(
+            f"it was calibrated with {provenance.backend}, and inference has {backend}: thresholds "
+            "hold only nearly for another backend"
+        )
+    if provenance.max_frames not in (None, max_frames):
+        before, now = (count or "all" for count in (provenance.max_frames, max_frames))
+        found.append(
+            f"it was calibrated with {before} frames of an animation, and inference looks at {now}"
+        )
     return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -18,6 +18,7 @@ from imagesafety.toml_edit import literal
 from imagesafety.toml_lines import Place
 
 MARK = "#:"
+_BEGINS = re.compile(rf"{MARK} calibrated = \d{{4}}-")
 _TEXTS = (
     *("imagesafety", "model", "weights_digest", "backend"),
     *("concepts_digest", "decisions_digest", "goal"),
@@ -30,11 +31,13 @@ class ProvenanceError(ValueError):
 
 def find_provenance(text: str) -> Provenance | None:
     """The provenance in the text of a policy file, if it has any. Raises ProvenanceError."""
-    lines = [line for line in _opening(text) if line.startswith(MARK)]
-    if not lines:
+    lines = text.split("\n")
+    found = _marked(lines)
+    if not found:
         return None
+    marked = (line.removeprefix(MARK) for line in lines[found.start : found.stop])
     try:
-        content = tomllib.loads("\n".join(line.removeprefix(MARK) for line in lines))
+        content = tomllib.loads("\n".join(marked))
         return _provenance(content)
     except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}".split("\n")[0]
@@ -43,23 +46,29 @@ def find_provenance(text: str) -> Provenance | None:
 
 def with_provenance(text: str, provenance: Provenance) -> str:
     """The text of a policy file with this provenance above it, instead of what it had."""
-    opening = _opening(text)
-    rest = text.split("\n")[len(opening) :]
-    kept = [line for line in opening if not line.startswith(MARK)]
+    lines = text.split("\n")
+    old = _marked(lines)
+    kept = lines[: old.start] + lines[old.stop :]
     while kept and not kept[0].strip():
         kept.pop(0)
     marked = [f"{MARK} {line}".rstrip() for line in _document(provenance)]
-    return "\n".join([*marked, "", *kept, *rest])
+    return "\n".join([*marked, "", *kept])
 
 
-def _opening(text: str) -> list[str]:
-    """The comments and empty lines before the first value."""
-    found: list[str] = []
-    for line in text.split("\n"):
-        if line.strip() and not line.startswith("#"):
-            return found
-        found.append(line)
-    return found[:-1]  # a file that is nothing else
+def _marked(lines: Sequence[str]) -> range:
+    """Which lines are the provenance: marked ones before the first value, or as we begin them.
+
+    Those may be further down, where somebody has put a value above them.
+    """
+    is_opening = True
+    for first, line in enumerate(lines):
+        is_opening = is_opening and (not line.strip() or line.startswith("#"))
+        if line.startswith(MARK) and (is_opening or _BEGINS.match(line)):
+            last = first
+            while last < len(lines) and lines[last].startswith(MARK):
+                last += 1
+            return range(first, last)
+    return range(0)
 
 
 def _document(provenance: Provenance) -> Iterator[str]:
@@ -69,6 +78,8 @@ def _document(provenance: Provenance) -> Iterator[str]:
         yield f"{name} = {_value(getattr(provenance, name))}"
     if provenance.budget is not None:
         yield f"budget = {_value(provenance.budget)}"
+    if provenance.max_frames is not None:
+        yield f"max_frames = {_value(provenance.max_frames)}"
     yield f"warnings = {_value(list(provenance.warnings))}"
     yield f"material = {_value(asdict(provenance.material))}"
     yield f"false_rejects = {_value(asdict(provenance.false_rejects))}"
@@ -119,6 +130,7 @@ def _provenance(content: Mapping[str, Any]) -> Provenance:
         spreads={name: Spread(**spread) for name, spread in content["spreads"].items()},
         measured=dict(_measured(content["measured"])),
         warnings=tuple(map(str, content["warnings"])),
+        max_frames=int(content["max_frames"]) if "max_frames" in content else None,
     )
 
 

@@ -8,13 +8,13 @@ from imagesafety.policy import CRITICAL_COUNT, Group, Mode, Policy
 from imagesafety.provenance import Provenance, Rate
 
 
-def share_in_words(share: float) -> str:
+def share_in_words(share: float, digits: int = 3) -> str:
     """A share as people read it."""
     if share >= 0.01 or share == 0:
-        return f"{share * 100:.3g} %"
+        return f"{share * 100:.{digits}g} %"
     if share >= 1e-5:
-        return f"{share * 1e4:.3g} in {grouped(10_000)}"
-    return f"{share * 1e6:.3g} in a million" if share >= 1e-7 else f"{share:.0e}"
+        return f"{share * 1e4:.{digits}g} in {grouped(10_000)}"
+    return f"{share * 1e6:.{digits}g} in a million" if share >= 1e-7 else f"{share:.0e}"
 
 
 def grouped(number: int) -> str:

@@ -18,6 +18,7 @@ from imagesafety.provenance import (
     decisions_digest,
     places,
     provenance_warnings,
+    service_warnings,
 )
 from imagesafety.provenance_file import ProvenanceError, find_provenance, with_provenance
 from imagesafety.provenance_report import placeholders
@@ -84,6 +85,25 @@ def test_it_is_read_back_and_the_file_stays_as_it_was_below(policy: Policy) -> N
     assert again.count("#: [measured]") == 1
 
 
+def test_a_value_that_somebody_put_above_it_hides_nothing(policy: Policy) -> None:
+    provenance = provenance_of(policy)
+    text = 'partial = "accept"\n' + with_provenance(POLICY, provenance)
+    assert find_provenance(text) == provenance
+    again = with_provenance(text, replace(provenance, goal="another"))
+    assert again.count("#: calibrated") == 1
+    assert again.startswith("#: calibrated")
+    assert replace(parse_policy(again), digest="") == replace(parse_policy(text), digest="")
+
+
+def test_another_backend_or_number_of_frames_is_told(policy: Policy) -> None:
+    provenance = replace(provenance_of(policy), backend="a, b", max_frames=16)
+    assert service_warnings(provenance, "b", 16) == []
+    assert service_warnings(replace(provenance, max_frames=None), "", 3) == []
+    [backend, frames] = service_warnings(provenance, "c", 0)
+    assert backend.startswith("it was calibrated with a, b, and inference has c")
+    assert frames.endswith("with 16 frames of an animation, and inference looks at all")
+
+
 def test_a_policy_without_it_has_none_and_broken_ones_are_one_line() -> None:
     assert find_provenance(POLICY) is None
     assert find_provenance("") is None
@@ -114,11 +134,13 @@ def test_whatever_is_in_it(text: str, share: float) -> None:
         ("# Of our server.", "# Of ours.", None),
         ('all = ["one"]', 'all = ["one"]\nmode = "shadow"', None),
         ('"b"]', '"B"]', "prompts were changed"),
-        ("a = 0.1", "a = 0.11", "thresholds, adjustments or rules were changed"),
-        ("a = 0.3", "a = 0.31", "thresholds, adjustments or rules were changed"),
-        ("a = -0.02", "a = -0.03", "thresholds, adjustments or rules were changed"),
-        ('all = ["one"]', 'all = ["one"]\nmode = "off"', "thresholds, adjustments or rules"),
-        ("[concepts]", "[detail]\ntiles = 3\n[concepts]", "thresholds, adjustments or rules"),
+        ("a = 0.1", "a = 0.11", "thresholds, adjustments, rules or `partial` were changed"),
+        ("a = 0.3", "a = 0.31", "thresholds, adjustments, rules or `partial` were changed"),
+        ("a = -0.02", "a = -0.03", "thresholds, adjustments, rules or `partial` were changed"),
+        ('all = ["one"]', 'all = ["one"]\nmode = "off"', "thresholds, adjustments, rules"),
+        ("model =", 'partial = "reject"\nmodel =', "thresholds, adjustments, rules or `partial`"),
+        ("model =", 'partial = "accept"\nmodel =', None),
+        ("[concepts]", "[detail]\ntiles = 3\n[concepts]", "thresholds, adjustments, rules"),
         ('"demo"', '"ViT-B-32/openai"', "for model demo, not ViT-B-32/openai"),
         ("sha256:0", "sha256:1", "other weights of demo"),
         (POLICY.split("\n")[3] + "\n", "", "no longer names the weights"),

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imagesafety.calibration.sample import Booleans, Sample
-from imagesafety.policy import CRITICAL_COUNT, Group, Mode, Policy, Rule
+from imagesafety.policy import CRITICAL_COUNT, Group, Mode, Partial, Policy, Rule
 
 VIEWS_AT_ONCE = 65_536  # bounds what is held as 64-bit numbers
 
@@ -29,9 +29,10 @@ def is_counted(rule: Rule) -> bool:
 
 
 def rejected(policy: Policy, sample: Sample) -> Booleans:
-    """Which images a counted rule rejects: any rejected view rejects an image."""
+    """Which images the policy rejects: by a counted rule for any view, or for being partial."""
     hits = hits_by_rule(policy, sample, [rule for rule in policy.rules if is_counted(rule)])
-    result: Booleans = np.logical_or.reduce([np.zeros(len(sample), bool), *hits.values()])
+    at_once = sample.partial if policy.partial is Partial.REJECT else np.zeros(len(sample), bool)
+    result: Booleans = np.logical_or.reduce([at_once, *hits.values()])
     return result
 
 

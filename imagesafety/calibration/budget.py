@@ -16,7 +16,6 @@ between Beta(k, n - k + 1) and Beta(k + 1, n - k); levels in steps only move it 
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +26,7 @@ from imagesafety.calibration.array_verdict import rejected
 from imagesafety.calibration.sample import MAP_ONE_IN, Sample
 from imagesafety.calibration.strictness import Family
 from imagesafety.evaluation.intervals import images_needed, upper_bound
-from imagesafety.policy import Policy
+from imagesafety.policy import Partial, Policy
 
 
 class CalibrationError(Exception):
@@ -56,12 +55,13 @@ class Promise:
 
     @property
     def wanted(self) -> int:
-        """About how many different benign images it takes to promise the budget.
+        """How many different benign images it takes to promise the budget.
 
-        Those that the percentiles are learned on are among them.
+        Those that the percentiles are learned on are among them: the fewest of which, without a
+        fifth that is rounded down, enough are left.
         """
         measured = images_needed(self.budget, self.confidence)
-        return math.ceil(measured * MAP_ONE_IN / (MAP_ONE_IN - 1))
+        return (measured - 1) * MAP_ONE_IN // (MAP_ONE_IN - 1) + 1
 
 
 def most_allowed(images: int, budget: float, confidence: float) -> int | None:
@@ -101,12 +101,19 @@ def _loosest(family: Family, sample: Sample, allowed: int) -> float:
     if (count := _count(family, sample, strictest)) > allowed:
         raise CalibrationError(
             f"even the strictest thresholds reject {count} of {len(sample)} benign images"
+            + _in_part(family.policy, sample)
         )
     if not family.is_monotone:
         return family.levels[_scan(family, sample, allowed)]
     indices = range(strictest + 1)
     found = bisect_left(indices, -allowed, key=lambda index: -_count(family, sample, index))
     return family.levels[found]
+
+
+def _in_part(policy: Policy, sample: Sample) -> str:
+    if policy.partial is not Partial.REJECT or not sample.partial.any():
+        return ""
+    return f", {sample.partial.sum()} of which were seen only in part: the policy rejects those"
 
 
 def _scan(family: Family, sample: Sample, allowed: int) -> int:

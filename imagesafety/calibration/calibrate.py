@@ -9,15 +9,15 @@ from importlib import metadata
 
 from imagesafety.calibration.array_verdict import rejected
 from imagesafety.calibration.budget import CalibrationError, Promise, within_budget
-from imagesafety.calibration.carry import Origin, carried
+from imagesafety.calibration.carry import Origin, carried, carried_balance
 from imagesafety.calibration.gathered import Gathered
 from imagesafety.calibration.percentiles import Percentiles, percentiles_by_concept
 from imagesafety.calibration.sample import Sample
-from imagesafety.calibration.strictness import EQUAL, Family, balance_of
+from imagesafety.calibration.strictness import EQUAL, Balance, Family, balance_of
 from imagesafety.calibration.trade import Costs as Costs  # others import it from here
 from imagesafety.calibration.trade import Counted, best_trade
 from imagesafety.evaluation.intervals import clopper_pearson
-from imagesafety.policy import Policy
+from imagesafety.policy import Partial, Policy
 from imagesafety.provenance import Measured, Provenance, Rate, Spread, decisions_digest, places
 from imagesafety.provenance_report import grouped, share_in_words
 
@@ -44,15 +44,17 @@ class Occasion:
     version: str
     model: str
     weights_digest: str
+    max_frames: int | None = None  # of an animation, that the service looks at
 
 
-def occasion_now(policy: Policy) -> Occasion:
+def occasion_now(policy: Policy, max_frames: int) -> Occasion:
     """Now, by this version, for the model of a policy that names its weights."""
     return Occasion(
         at=datetime.now(UTC),
         version=metadata.version("imagesafety"),
         model=policy.model,
         weights_digest=policy.weights_digest or "",
+        max_frames=max_frames,
     )
 
 
@@ -119,7 +121,8 @@ def calibrate(
         false_accepts=chosen.false_accepts,
         spreads={name: Spread(found.mean, found.deviation) for name, found in percentiles.items()},
         measured=measured,
-        warnings=chosen.warnings + tuple(_warnings(gathered, chosen.levels, measured)),
+        warnings=chosen.warnings + tuple(_warnings(policy, gathered, chosen.levels, measured)),
+        max_frames=occasion.max_frames,
     )
     before = None
     if origin is None:
@@ -157,8 +160,7 @@ def _by_budget(
 ) -> _Chosen:
     learned, rest = gathered.benign.split_for_map()
     percentiles = percentiles_by_concept([concept.name for concept in policy.concepts], learned)
-    # Another model's thresholds say nothing of this one's.
-    balance = balance_of(policy, percentiles) if goal.keeps_balance and origin is None else EQUAL
+    balance = _balance(policy, percentiles, origin) if goal.keeps_balance else EQUAL
     family = Family(_base(policy, percentiles, origin), percentiles, balance)
     found, promise = within_budget(family, rest, goal.share, goal.confidence)
     false_accepts = None
@@ -180,11 +182,20 @@ def _by_budget(
     )
 
 
+def _balance(
+    policy: Policy, percentiles: Mapping[str, Percentiles], origin: Origin | None
+) -> Balance:
+    """Another model's thresholds say nothing of this one's, but how rare they were does."""
+    if origin is None:
+        return balance_of(policy, percentiles)
+    return carried_balance(origin, Family(policy, percentiles).moved)
+
+
 def _too_few(promise: Promise, images: int) -> str:
     return (
-        f"too few benign images to promise at most {share_in_words(promise.budget)}: about "
+        f"too few benign images to promise at most {share_in_words(promise.budget)}: "
         f"{grouped(promise.wanted)} are needed, {grouped(images)} are there; what can be promised "
-        f"is at most {share_in_words(promise.at_most)}"
+        f"is at most {share_in_words(promise.at_most, digits=4)}"
     )
 
 
@@ -220,6 +231,7 @@ def _rate(counted: Counted, confidence: float) -> Rate:
 
 
 def _warnings(
+    policy: Policy,
     gathered: Gathered,
     levels: Mapping[str, float],
     measured: Mapping[tuple[str | int, ...], Measured],
@@ -233,6 +245,11 @@ def _warnings(
         yield (
             f"no benign image reaches the thresholds of {', '.join(sorted(beyond))}: their "
             "percentiles are extrapolated"
+        )
+    if (partial := int(gathered.benign.partial.sum())) and policy.partial is Partial.UNDECODABLE:
+        yield (
+            f"{grouped(partial)} benign images could be looked at only in part: what the gateway "
+            "does with files that can't be decoded, it does with those, and no budget counts that"
         )
     if gathered.material.problems:
         yield f"{grouped(gathered.material.problems)} files had no scores and count for nothing"

@@ -11,7 +11,13 @@ from dataclasses import dataclass, replace
 
 from imagesafety.calibration.budget import CalibrationError
 from imagesafety.calibration.percentiles import Percentiles
-from imagesafety.calibration.strictness import DIGITS
+from imagesafety.calibration.strictness import (
+    DIGITS,
+    EQUAL,
+    LOOSEST,
+    Balance,
+    balance_of_shares,
+)
 from imagesafety.policy import Adjustment, Group, Policy
 from imagesafety.provenance import Provenance, provenance_warnings
 from imagesafety.toml_lines import Place
@@ -42,6 +48,25 @@ def carried(
     changes = enumerate(policy.adjustments)
     adjustments = tuple(translation.adjustment(index, change) for index, change in changes)
     return replace(policy, groups=groups, adjustments=adjustments)
+
+
+def carried_balance(origin: Origin, moved: tuple[str, ...]) -> Balance:
+    """How rare the thresholds of these groups were against each other under the old model.
+
+    Equally, if nobody knows.
+    """
+    known = origin.provenance
+    if known is None or provenance_warnings(origin.policy, known):
+        return EQUAL
+    shares = {
+        (name, concept): known.measured.get(("groups", name, "thresholds", concept))
+        for name in moved
+        for concept in origin.policy.groups[name].thresholds
+    }
+    found = {place: measured.share for place, measured in shares.items() if measured is not None}
+    if len(found) < len(shares) or not all(0 < share <= LOOSEST for share in found.values()):
+        return EQUAL
+    return balance_of_shares(found)
 
 
 @dataclass(frozen=True)

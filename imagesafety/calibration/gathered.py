@@ -7,7 +7,8 @@ from collections.abc import AsyncIterable, Collection, Iterable, Iterator, Mappi
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from imagesafety.calibration.budget import CalibrationError
+import numpy as np
+
 from imagesafety.calibration.sample import Sample, SampleBuilder
 from imagesafety.evaluation.material import (
     ACCEPT,
@@ -91,10 +92,14 @@ class Course:
         self.files += 1
         if scored.similarities is not None:
             return True
+        self.problem(scored, scored.problem)
+        return False
+
+    def problem(self, scored: ScoredFile, reason: str) -> None:
+        """Notes why a file counts for nothing."""
         self.problem_count += 1
         if len(self.problems) < PROBLEMS_KEPT:
-            self.problems.append(f"{shown(scored.file.path)}: {scored.problem}")
-        return False
+            self.problems.append(f"{shown(scored.file.path)}: {reason}")
 
     @property
     def known_backends(self) -> tuple[str, ...]:
@@ -127,9 +132,10 @@ class Gathering:
     bad: SampleBuilder
     overrides: Mapping[str, bool] = field(default_factory=dict)
     course: Course = field(default_factory=Course)
+    left_out: dict[bytes, None] = field(default_factory=dict)  # labelled both ways
 
     def add(self, scored: ScoredFile) -> None:
-        """Takes one file. Raises CalibrationError for bytes that are labelled both ways."""
+        """Takes one file. Bytes that are labelled both ways count for neither."""
         if not self.course.has_scores(scored) or scored.similarities is None:
             return
         rejects = self.overrides.get(scored.sha256, scored.file.labels.reject)
@@ -138,28 +144,36 @@ class Gathering:
         mine, other = (self.bad, self.benign) if rejects else (self.benign, self.bad)
         sha256 = bytes.fromhex(scored.sha256)
         if sha256 in other:
-            path, label = shown(scored.file.path), REJECT if rejects else ACCEPT
-            raise CalibrationError(
-                f"{path}: labelled {label}, and the same bytes have the other label elsewhere"
-            )
-        if not mine.add(sha256, scored.similarities):
+            self.left_out[sha256] = None
+            label = REJECT if rejects else ACCEPT
+            reason = f"labelled {label}, and the same bytes have the other label elsewhere"
+            self.course.problem(scored, f"{reason}: left out")
+            return
+        if not mine.add(sha256, scored.similarities, partial=bool(scored.partial)):
             self.course.copies += 1
             return
         self.course.backends.add(scored.backend)
 
     def result(self) -> Gathered:
         """What there is in the end."""
-        benign, bad, course = self.benign.build(), self.bad.build(), self.course
+        benign, bad = (self._agreed(kind.build()) for kind in (self.benign, self.bad))
+        course = self.course
         material = material_of(benign, bad, files=course.files, problems=course.problem_count)
         return Gathered(
             benign, bad, material, course.copies, tuple(course.problems), course.known_backends
         )
 
+    def _agreed(self, sample: Sample) -> Sample:
+        """Those that no label contradicts."""
+        if not self.left_out:
+            return sample
+        return sample.part(np.array([hash_ not in self.left_out for hash_ in sample.hashes], bool))
+
 
 async def gather(
     concepts: int, overrides: Mapping[str, bool], scored: AsyncIterable[ScoredFile]
 ) -> Gathered:
-    """All of it. Raises CalibrationError, and what `scored` raises."""
+    """All of it. Raises what `scored` raises."""
     gathering = Gathering(SampleBuilder(concepts), SampleBuilder(concepts), overrides)
     async for file in scored:
         gathering.add(file)

@@ -16,9 +16,8 @@ from imagesafety.calibration.budget import CalibrationError
 from imagesafety.calibration.gathered import Course
 from imagesafety.calibration.labelled import Labelled
 from imagesafety.calibration.sample import Sample
-from imagesafety.evaluation.collected import UNKNOWN, label_code
+from imagesafety.evaluation.collected import BOTH, UNKNOWN, label_code
 from imagesafety.evaluation.columns import Column
-from imagesafety.evaluation.material import shown
 from imagesafety.evaluation.scored import ScoredFile
 
 
@@ -44,10 +43,14 @@ class LabelGathering:
     course: Course = field(default_factory=Course)
     _labels: dict[str, list[int]] = field(default_factory=dict)
     _views: list[int] = field(default_factory=list)
+    _partial: list[bool] = field(default_factory=list)
     _columns: tuple[Column, Column] | None = None
 
     def add(self, scored: ScoredFile) -> None:
-        """Takes one file. Raises CalibrationError for bytes with labels that contradict."""
+        """Takes one file. What labels of the same bytes contradict each other in is not known.
+
+        Raises CalibrationError if there are no embeddings.
+        """
         if not self.course.has_scores(scored) or scored.similarities is None:
             return
         labels = self._labels_of(scored)
@@ -60,6 +63,7 @@ class LabelGathering:
             raise CalibrationError("inference gave no embeddings, of which better scores are made")
         self._labels[scored.sha256] = labels
         self._views.append(len(scored.similarities))
+        self._partial.append(bool(scored.partial))
         self.course.backends.add(scored.backend)
         self._keep(scored.similarities, scored.embeddings)
 
@@ -76,13 +80,13 @@ class LabelGathering:
         for place, label in enumerate(labels):
             if label == UNKNOWN:
                 continue
-            if known[place] not in (UNKNOWN, label):
+            if known[place] not in (UNKNOWN, BOTH, label):
                 what = "accept or reject" if place == 0 else self.concepts[place - 1]
-                raise CalibrationError(
-                    f"{shown(scored.file.path)}: the same bytes have another label for {what} "
-                    "elsewhere"
-                )
-            known[place] = label
+                reason = f"the same bytes have another label for {what} elsewhere: neither counts"
+                self.course.problem(scored, reason)
+                label = BOTH
+            if known[place] != BOTH:
+                known[place] = label
 
     def _keep(self, similarities: np.ndarray, embeddings: np.ndarray) -> None:
         if self._columns is None:
@@ -100,10 +104,12 @@ class LabelGathering:
             raise CalibrationError("no image has scores")
         similarities, embeddings = (column.read() for column in self._columns)
         labels = np.array(list(self._labels.values()), np.int8)
+        labels[labels == BOTH] = UNKNOWN
         sample = Sample(
             similarities.astype(np.float32, copy=False),
             np.repeat(np.arange(len(self._views)), self._views),
             tuple(bytes.fromhex(sha256) for sha256 in self._labels),
+            np.array(self._partial, bool),
         )
         return GatheredLabels(
             Labelled(

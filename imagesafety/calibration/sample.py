@@ -21,14 +21,18 @@ MAP_ONE_IN = 5
 class Sample:
     """Different images. `similarities` has a row per view; `image` says whose, never falling.
 
-    `hashes` has each image's SHA-256. Every image has a view at least.
+    `hashes` has each image's SHA-256, `partial` is true of those of which only a part could be
+    looked at (without it, of none). Every image has a view at least.
     """
 
     similarities: Floats
     image: Indices
     hashes: tuple[bytes, ...]
+    partial: Booleans = field(default_factory=lambda: np.zeros(0, bool))
 
     def __post_init__(self) -> None:
+        if not len(self.partial):
+            object.__setattr__(self, "partial", np.zeros(len(self.hashes), bool))
         if not np.isfinite(self.similarities).all():
             raise ValueError("a similarity is not a finite number")
         if len(np.unique(self.image)) != len(self.hashes):
@@ -51,25 +55,31 @@ class Sample:
         views = chosen[self.image]
         places = np.cumsum(chosen) - 1
         hashes = tuple(hash_ for hash_, keep in zip(self.hashes, chosen, strict=True) if keep)
-        return Sample(self.similarities[views], places[self.image[views]], hashes)
+        return Sample(
+            self.similarities[views], places[self.image[views]], hashes, self.partial[chosen]
+        )
 
     def split_for_map(self) -> tuple[Sample, Sample]:
         """A fifth of the images, from which percentiles are learned, and the other ones.
 
-        The hash decides, so that an image is on the same side in every run, whatever its name.
+        Those with the lowest hashes, whatever their names or their order. Not one in five by
+        chance: then nobody could say how many images are enough for a promise.
         """
-        chosen = self._by_hash(0, MAP_ONE_IN)
+        chosen = self._lowest(0, len(self) // MAP_ONE_IN)
         return self.part(chosen), self.part(~chosen)
 
     def halves(self) -> tuple[Sample, Sample]:
         """Two halves, by other bits of the hash than `split_for_map` looks at."""
-        chosen = self._by_hash(8, 2)
+        chosen = self._lowest(8, len(self) // 2)
         return self.part(chosen), self.part(~chosen)
 
-    def _by_hash(self, start: int, one_in: int) -> Booleans:
-        """Which images are the one in so many, by eight bytes of the hash."""
-        numbers = (int.from_bytes(hash_[start : start + 8], "big") for hash_ in self.hashes)
-        return np.fromiter((number % one_in == 0 for number in numbers), bool, len(self))
+    def _lowest(self, start: int, count: int) -> Booleans:
+        """The images that are lowest by eight bytes of their hashes, so many of them."""
+        keys = [(hash_[start : start + 8], hash_) for hash_ in self.hashes]
+        order = sorted(range(len(self)), key=keys.__getitem__)
+        chosen = np.zeros(len(self), bool)
+        chosen[order[:count]] = True
+        return chosen
 
 
 @dataclass
@@ -78,12 +88,12 @@ class SampleBuilder:
 
     concepts: int
     _views: list[Floats] = field(default_factory=list)
-    _hashes: dict[bytes, None] = field(default_factory=dict)
+    _hashes: dict[bytes, bool] = field(default_factory=dict)  # and whether it is partial
 
     def __contains__(self, sha256: bytes) -> bool:
         return sha256 in self._hashes
 
-    def add(self, sha256: bytes, similarities: Floats) -> bool:
+    def add(self, sha256: bytes, similarities: Floats, *, partial: bool = False) -> bool:
         """Adds an image's views; whether it is new. Raises ValueError for other than (V, C)."""
         if sha256 in self._hashes:
             return False
@@ -91,7 +101,7 @@ class SampleBuilder:
             raise ValueError("no views")
         if similarities.shape[1] != self.concepts:
             raise ValueError(f"{similarities.shape[1]} similarities, {self.concepts} concepts")
-        self._hashes[sha256] = None
+        self._hashes[sha256] = partial
         self._views.append(similarities.astype(np.float32, copy=False))
         return True
 
@@ -103,6 +113,7 @@ class SampleBuilder:
             np.concatenate([nothing, *self._views]),
             np.repeat(np.arange(len(counts)), counts),
             tuple(self._hashes),
+            np.fromiter(self._hashes.values(), bool, len(self._hashes)),
         )
 
     @classmethod

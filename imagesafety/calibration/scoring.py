@@ -29,10 +29,14 @@ _DESCRIBE_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Target:
-    """The policy for the model that the service has; `origin` where it was for another one."""
+    """The policy for the model that the service has; `origin` where it was for another one.
+
+    `max_frames` is how many frames of an animation the service looks at, 0 for all.
+    """
 
     policy: Policy
     origin: Origin | None
+    max_frames: int
 
 
 async def find_target(policy: Policy, service: ServiceAddress, model: str | None) -> Target:
@@ -41,16 +45,17 @@ async def find_target(policy: Policy, service: ServiceAddress, model: str | None
     Raises CalibrationError, ProvenanceError, and ScoringError where nobody answers.
     """
     async with ScoringClient(service.target, service.tls) as client:
-        found = (await client.describe_model(timeout=_DESCRIBE_SECONDS)).model
+        description = await client.describe_model(timeout=_DESCRIBE_SECONDS)
+    found, max_frames = description.model, description.limits.default_max_frames
     if model is not None and model != found.name:
         raise CalibrationError(f"inference has {found.name}, not {model}")
     target = replace(policy, model=found.name, weights_digest=found.weights_digest)
     reason = policy.mismatch(found.name, found.weights_digest)
     if reason is None:
-        return Target(target, None)
+        return Target(target, None, max_frames)
     if model is None:
         raise CalibrationError(f"{reason}; --model {found.name} carries the policy to that")
-    return Target(target, Origin(policy, find_provenance(policy.text)))
+    return Target(target, Origin(policy, find_provenance(policy.text)), max_frames)
 
 
 async def score(

@@ -125,5 +125,10 @@ def balance_of(policy: Policy, percentiles: Mapping[str, Percentiles]) -> Balanc
             if found.extrapolated or found.share > LOOSEST:
                 return EQUAL
             shares[name, concept] = found.share
+    return balance_of_shares(shares)
+
+
+def balance_of_shares(shares: Mapping[tuple[str, str], float]) -> Balance:
+    """The balance of thresholds that these shares of benign images reach, each over 0."""
     most = max(shares.values())
     return Balance({place: share / most for place, share in shares.items()}, most)

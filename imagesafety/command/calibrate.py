@@ -196,7 +196,8 @@ def _calibrate(options: argparse.Namespace) -> None:
     scored = asyncio.run(_score(options, policy, service, overrides))
     print("\n".join(report.material_lines(scored.gathered)))
     base, origin = scored.base, scored.target.origin
-    calibrated = calibrate(base, scored.gathered, goal, occasion_now(base), origin=origin)
+    occasion = occasion_now(base, scored.target.max_frames)
+    calibrated = calibrate(base, scored.gathered, goal, occasion, origin=origin)
     text = written(scored.source, calibrated.policy, calibrated.provenance)
     if path.read_text(encoding="utf-8") != policy.text:
         raise OptionsError(f"{path}: was changed meanwhile; run it again, the scores are kept")

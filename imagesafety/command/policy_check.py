@@ -16,10 +16,10 @@ from imagesafety.command.service_options import (
 from imagesafety.command.subcommands import Commands
 from imagesafety.policy import Mode, Policy
 from imagesafety.policy_file import PolicyError, find_policy, load_policy
-from imagesafety.provenance import provenance_warnings
+from imagesafety.provenance import Provenance, provenance_warnings, service_warnings
 from imagesafety.provenance_file import ProvenanceError, find_provenance
 from imagesafety.provenance_report import described, placeholders, was_never_measured
-from imagesafety.scores import ModelIdentity
+from imagesafety.scores import ModelDescription
 from imagesafety.service_address import ServiceAddress
 
 NEVER_MEASURED = (
@@ -40,7 +40,8 @@ def add_to(commands: Commands) -> None:
         help="say whether a policy file can be used, and what its thresholds are worth",
         description="Reads a policy file and says what is wrong with it, or what is in it and how "
         "its thresholds came about. It warns, and exits with 0 all the same, when what "
-        "`imagesafety calibrate` measured no longer fits.",
+        "`imagesafety calibrate` measured no longer fits: the policy, or the model, backend and "
+        "frames of the service if --inference names one.",
     )
     check.add_argument("file", help="policy file, or the name of one that ships with us")
     add_service_options(check, needed=False)
@@ -53,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
         path = find_policy(options.file)
         policy = load_policy(path)
         service = service_address(options) if options.inference is not None else None
-        model = asyncio.run(_model(service)) if service is not None else None
+        found = asyncio.run(_description(service)) if service is not None else None
     except (PolicyError, ServiceOptionsError, OSError) as error:
         print(f"imagesafety: {error}", file=sys.stderr)
         return 2
@@ -66,29 +67,39 @@ def run(options: argparse.Namespace) -> int:
         mode = f" ({rule.mode})" if rule.mode is not Mode.ENFORCE else ""
         print(f"  {rule.action} by {rule.name}: {' and '.join(rule.groups)}{mode}")
     warnings = [PLACEHOLDERS.format(rule) for rule in placeholders(policy)]
-    warnings += _origin(policy)
-    if model is not None and (reason := policy.mismatch(model.name, model.weights_digest)):
-        warnings.append(reason)
+    warnings += _origin(policy, found)
     for warning in warnings:
         print(f"imagesafety: warning: {warning}", file=sys.stderr)
     return 0
 
 
-async def _model(service: ServiceAddress) -> ModelIdentity:
+async def _description(service: ServiceAddress) -> ModelDescription:
     """Which model a service has. Raises ScoringError, or OSError for TLS files."""
     async with ScoringClient(service.target, service.tls) as client:
-        return (await client.describe_model(timeout=_DESCRIBE_SECONDS)).model
+        return await client.describe_model(timeout=_DESCRIBE_SECONDS)
 
 
-def _origin(policy: Policy) -> list[str]:
-    """Prints where the thresholds come from; what is to be said against them."""
+def _origin(policy: Policy, service: ModelDescription | None) -> list[str]:
+    """Prints where the thresholds come from; what is to be said against them, here too."""
+    warnings, provenance = _provenance(policy)
+    if service is None:
+        return warnings
+    model = service.model
+    if reason := policy.mismatch(model.name, model.weights_digest):
+        return [*warnings, reason]
+    if provenance is not None:
+        frames = service.limits.default_max_frames
+        warnings += service_warnings(provenance, model.backend, frames)
+    return warnings
+
+
+def _provenance(policy: Policy) -> tuple[list[str], Provenance | None]:
+    """Prints it, if there is one; and what is to be said against it."""
     try:
         provenance = find_provenance(policy.text)
     except ProvenanceError as error:
-        return [str(error)]
+        return [str(error)], None
     if provenance is None:
-        if was_never_measured(policy):
-            return [NEVER_MEASURED]
-        return []
+        return [NEVER_MEASURED] if was_never_measured(policy) else [], None
     print("\n".join(described(provenance)))
-    return [*provenance.warnings, *provenance_warnings(policy, provenance)]
+    return [*provenance.warnings, *provenance_warnings(policy, provenance)], provenance

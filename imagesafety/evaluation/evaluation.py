@@ -14,7 +14,7 @@ from imagesafety.evaluation.mistakes import Mistakes, worst_mistakes
 from imagesafety.evaluation.policy_figures import PolicyFigures, policy_figures
 from imagesafety.evaluation.problems import Kind, Problem
 from imagesafety.evaluation.score_cache import CacheSection
-from imagesafety.policy import Policy
+from imagesafety.policy import Partial, Policy
 from imagesafety.scores import ModelIdentity
 
 PREVALENCE = 0.0000429
@@ -90,6 +90,12 @@ def evaluation(subject: Subject, collector: Collector, section: CacheSection) ->
             problem for problem, _ in zip(collector.problems, range(LISTED_PROBLEMS), strict=False)
         ),
         tuple(concept_figures(subject.policy, collected, subject.confidence)),
-        policy_figures(collector.rules.rules, collected, subject.prevalence, subject.confidence),
+        policy_figures(
+            collector.rules.rules,
+            collected,
+            subject.prevalence,
+            subject.confidence,
+            rejects_partial=subject.policy.partial is Partial.REJECT,
+        ),
         worst_mistakes(subject.policy, collector.rules, collected, section),
     )

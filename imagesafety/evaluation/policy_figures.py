@@ -84,16 +84,25 @@ class PolicyFigures:
 
 
 def policy_figures(
-    rules: tuple[Rule, ...], collected: Collected, prevalence: float, confidence: float
+    rules: tuple[Rule, ...],
+    collected: Collected,
+    prevalence: float,
+    confidence: float,
+    *,
+    rejects_partial: bool,
 ) -> PolicyFigures:
-    """What the rules, none of them off, do to the images."""
+    """What the rules, none of them off, do to the images.
+
+    `rejects_partial`: the policy rejects what could be looked at only in part.
+    """
+    at_once = collected.partial() & rejects_partial
     count = len(collected.rows)
     holds = [collected.margins(index) >= 0 for index in range(len(rules))]
     enforced = [rule.mode is Mode.ENFORCE for rule in rules]
     rejected = _any(count, rules, holds, enforced, rejects=True)
     as_it_is = _rates(
         collected,
-        rejected,
+        rejected | at_once,
         _any(count, rules, holds, enforced, rejects=False),
         prevalence,
         confidence,
@@ -103,7 +112,7 @@ def policy_figures(
         every = [True] * len(rules)
         with_shadow = _rates(
             collected,
-            _any(count, rules, holds, every, rejects=True),
+            _any(count, rules, holds, every, rejects=True) | at_once,
             _any(count, rules, holds, every, rejects=False),
             prevalence,
             confidence,

@@ -19,8 +19,15 @@ from imagesafety.evaluation.wording import (
     set_percent,
     where,
 )
+from imagesafety.policy import Partial
 
 SHOWN = 5  # mistakes and problems of each kind
+_PARTIAL = {
+    Partial.REJECT: "rejects them, which is counted here",
+    Partial.ACCEPT: "accepts them",
+    Partial.UNDECODABLE: "leaves it to what the gateway does with files that can't be decoded, "
+    "which is not counted here",
+}
 
 
 def report_lines(evaluation: Evaluation) -> Iterator[str]:
@@ -70,8 +77,8 @@ def _head(evaluation: Evaluation) -> Iterator[str]:
     if counts.partial:
         yield (
             f"  {counts.partial} could be looked at only in part, which no rule rejects for "
-            f"{evaluation.policy.partial_accepted} of them: the gateway does with those what the "
-            f"policy's `partial` says ({subject.policy.partial})"
+            f"{evaluation.policy.partial_accepted} of them: the policy's `partial` "
+            f"{_PARTIAL[subject.policy.partial]}"
         )
     yield f"In brackets: intervals that hold with {set_percent(subject.confidence)}"
 

@@ -23,13 +23,16 @@ def section_for(
     return cache.section(
         model.model.name,
         model.model.weights_digest,
-        options_digest(policy, model.limits.default_max_frames),
+        options_digest(policy, model.limits.default_max_frames, model.model.backend),
         embeddings=embeddings,
     )
 
 
-def options_digest(policy: Policy, max_frames: int) -> str:
-    """Identifies what the similarities of a file depend on beside the file and the model."""
+def options_digest(policy: Policy, max_frames: int, backend: str) -> str:
+    """Identifies what the similarities of a file depend on beside the file and the model.
+
+    The backend is a part of it: another one computes other last digits, and in int8 more than that.
+    """
     bands = [(band.concept, band.at_least, band.at_most) for band in policy.closer_when]
-    described = [policy.concepts_digest, policy.tiles, bands, max_frames]
+    described = [policy.concepts_digest, policy.tiles, bands, max_frames, backend]
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()

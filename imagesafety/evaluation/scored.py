@@ -31,11 +31,6 @@ from imagesafety.scores import ModelDescription
 from imagesafety.service_address import ServiceAddress
 
 TOO_LARGE = "TOO_MANY_BYTES"
-# What is wrong with a file whatever the service is set to, and however busy it is.
-_LASTING = frozenset(
-    {"EMPTY_IMAGE", "UNSUPPORTED_TYPE", "TYPE_MISMATCH", "TRUNCATED", "UNDECODABLE"}
-    | {"DECODER_CRASHED"}
-)
 _DESCRIBE_SECONDS = 30.0
 _MOST_WAITING = 256  # results that wait to be taken
 
@@ -153,9 +148,8 @@ class _Work:
 
     async def _take(self, result: BulkResult[bytes]) -> None:
         found = self._checked(result)
-        lasting = not found.partial_reason and (
-            found.error is None or found.error.reason in _LASTING
-        )
+        # What can't be scored today may be with another limit or a newer decoder, and costs little.
+        lasting = found.error is None and not found.partial_reason
         if lasting and self._section.put(result.key, found):
             await asyncio.to_thread(self._section.flush)
         for file in self._copies.pop(result.key):

@@ -24,7 +24,7 @@ from imagesafety.calibration.sample import Sample, SampleBuilder
 from imagesafety.calibration.written import save, written
 from imagesafety.evaluation.material import LabelledFile, Labels
 from imagesafety.evaluation.scored import ScoredFile
-from imagesafety.policy import Policy
+from imagesafety.policy import Partial, Policy
 from imagesafety.policy_file import parse_policy
 from imagesafety.provenance import Material, provenance_warnings
 from imagesafety.provenance_file import find_provenance
@@ -132,7 +132,7 @@ def test_what_is_said_of_too_few_images() -> None:
     assert found.provenance.false_rejects.count == 0
     warning = found.provenance.warnings[0]
     assert "too few benign images to promise at most 1 in 10 000" in warning
-    assert "about 37 445 are needed, 300 are there" in warning
+    assert ": 37 444 are needed, 300 are there" in warning
     assert any(f"warning: {warning}" == line for line in result_lines(found))
     with pytest.raises(CalibrationError, match="99 different ones with scores; 100 are the least"):
         calibrate(POLICY, gathered(random_sample(1, 99, 3)), BUDGET, HERE)
@@ -186,6 +186,46 @@ def test_carried_to_another_model_everything_is_as_rare_as_it_was() -> None:
     assert "watched: not moved, since no rule rejects by it" in table
 
 
+def test_carried_to_another_model_thresholds_keep_their_balance() -> None:
+    text = TEXT.replace("b = 0.12 }", "b = 0.16 }")
+    found = calibrated(parse_policy(text))
+    old = parse_policy(written(parse_policy(text), found.policy, found.provenance))
+    there = replace(HERE, model="new/model", weights_digest=NEW)
+    policy = replace(old, model="new/model", weights_digest=NEW)
+    images = gathered(other_model(random_sample(5, 3000, 3)))
+
+    def shares(result: Calibrated) -> float:
+        a, b = (result.provenance.measured["groups", "one", "thresholds", name] for name in "ab")
+        return a.share / b.share
+
+    origin = Origin(old, find_provenance(old.text))
+    kept = calibrate(policy, images, BUDGET, there, origin=origin)
+    assert shares(found) > 3
+    assert shares(kept) == pytest.approx(shares(found), rel=0.1)
+    equal = calibrate(policy, images, replace(BUDGET, keeps_balance=False), there, origin=origin)
+    assert shares(equal) == pytest.approx(1, rel=0.1)
+
+
+def seen_in_part(sample: Sample, count: int) -> Sample:
+    partial = np.arange(len(sample)) < count
+    return Sample(sample.similarities, sample.image, sample.hashes, partial)
+
+
+def test_what_was_seen_in_part_counts_as_the_policy_says() -> None:
+    images = gathered(seen_in_part(random_sample(1, 2000, 3), 2))
+    found = calibrate(POLICY, images, BUDGET, HERE)
+    assert any(
+        "2 benign images could be looked at only in part" in w for w in found.provenance.warnings
+    )
+    strict = calibrate(replace(POLICY, partial=Partial.REJECT), images, BUDGET, HERE)
+    assert not any("in part" in warning for warning in strict.provenance.warnings)
+    looser, stricter = (it.policy.groups["one"].thresholds["a"] for it in (found, strict))
+    assert stricter > looser
+    many = gathered(seen_in_part(random_sample(1, 2000, 3), 500))
+    with pytest.raises(CalibrationError, match="in part: the policy rejects those"):
+        calibrate(replace(POLICY, partial=Partial.REJECT), many, BUDGET, HERE)
+
+
 @pytest.mark.parametrize(
     ("edited", "reason"), [("", "was never calibrated"), ("0.15", "was changed since")]
 )
@@ -227,11 +267,20 @@ def test_copies_count_once_and_problems_are_told() -> None:
     assert lines[1] == "  d: cannot be read"
 
 
-def test_the_same_bytes_labelled_both_ways_are_one_line() -> None:
+def test_the_same_bytes_labelled_both_ways_are_left_out() -> None:
     gathering = Gathering(SampleBuilder(1), SampleBuilder(1))
-    gathering.add(scored("a", "aa", False))
-    with pytest.raises(CalibrationError, match="b: labelled reject, and the same bytes have the"):
-        gathering.add(scored("b", "aa", True))
+    for file in (
+        scored("a", "aa", False),
+        scored("c", "cc", False),
+        scored("b", "aa", True),
+        scored("a2", "aa", False),
+        scored("d", "dd", True),
+    ):
+        gathering.add(file)
+    found = gathering.result()
+    assert [found.benign.hashes, found.bad.hashes] == [(b"\xcc",), (b"\xdd",)]
+    [problem] = found.problems
+    assert problem.startswith("b: labelled reject, and the same bytes have the other label")
 
 
 def test_overrides_count_before_labels_that_contradict_too() -> None:

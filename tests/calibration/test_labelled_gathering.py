@@ -1,4 +1,4 @@
-"""Labels of copies are put together, and what contradicts is refused."""
+"""Labels of copies are put together, and what contradicts counts for nothing."""
 
 import hashlib
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 
 from imagesafety.calibration.budget import CalibrationError
 from imagesafety.calibration.labelled_gathering import LabelGathering
+from imagesafety.evaluation.collected import NO, UNKNOWN, YES
 from imagesafety.evaluation.material import LabelledFile, Labels
 from imagesafety.evaluation.scored import ScoredFile
 
@@ -60,11 +61,17 @@ def test_overrides_count_before_labels() -> None:
         (Labels(concepts={"red": False}), "red"),
     ],
 )
-def test_bytes_that_are_labelled_both_ways_are_refused(labels: Labels, what: str) -> None:
+def test_labels_that_contradict_each_other_count_for_nothing(labels: Labels, what: str) -> None:
     it = gathering()
-    it.add(scored(A, Labels(reject=False, concepts={"red": True})))
-    with pytest.raises(CalibrationError, match=rf"^copy\.png: .* another label for {what}"):
-        it.add(scored(A, labels, path="copy.png"))
+    first = Labels(reject=False, concepts={"red": True})
+    it.add(scored(A, first))
+    it.add(scored(A, labels, path="copy.png"))
+    it.add(scored(A, first))
+    found = it.result()
+    [problem] = found.problems
+    assert problem.startswith(f"copy.png: the same bytes have another label for {what} elsewhere")
+    known = found.material.rejects[0], found.material.shows[0][0]
+    assert known == ((UNKNOWN, YES) if what != "red" else (NO, UNKNOWN))
 
 
 def test_material_without_scores_or_embeddings_is_refused() -> None:

@@ -71,11 +71,13 @@ class Calibration:
     def __init__(self, pair: Pair, policy: Path, material: Path, labels: str, *more: str) -> None:
         self.policy, self.fresh = policy, material / "fresh" / labels
         self.calibrated = policy.with_suffix(".calibrated.toml")
-        self.options = ("--inference", pair.inference, "--cache", material / "scores")
+        options = ("--inference", pair.inference, "--cache", material / "scores")
+        self.options: tuple[str | Path, ...] = options
         self.said = imagesafety(
             *("calibrate", material / "known" / labels, "--policy", policy),
             *("--output", self.calibrated, "--max-false-rejects", "/".join(map(str, BUDGET))),
-            *(*self.options, *more),
+            *self.options,
+            *more,
         )
         provenance = find_provenance(load_policy(self.calibrated).text)
         assert provenance is not None
