@@ -19,10 +19,16 @@ from inference.work_queue import UPLOADS_COME, Entry, Priority, QueueFullError, 
 _LATER = 8.0
 # How much longer a batch with uploads may take for the bulk work that fills it up.
 _PADDED = 1.25
+# One place in so many is for uploads: bulk work, which waits for room, would take all.
+_KEPT_FREE = 4
 
 
 class DeadlineUnmeetableError(Exception):
     """The device needs longer for the views than there is until the deadline."""
+
+
+class TooMuchAheadError(QueueFullError):
+    """So much is ahead of the image that it can't be encoded before its deadline."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,8 @@ class Schedule:
         """Takes in a job of one or more views and returns its ticket.
 
         Raises DeadlineUnmeetableError if the device, were it free for this alone, would be late,
-        and QueueFullError if there is no room, or so much ahead of it that it would be.
+        TooMuchAheadError if it would be for what is ahead of it, and QueueFullError if there is no
+        room.
         """
         end = self._start(now) + self._alone(views)
         if end > deadline:
@@ -131,10 +138,11 @@ class Schedule:
             raise DeadlineUnmeetableError
         needed = self.wait(views, priority=priority, deadline=deadline, client=client, now=now)
         if self._queue.waiting(priority) and self.is_late(needed, deadline - now):
-            raise QueueFullError("the device has too much to do to encode the image in time")
+            raise TooMuchAheadError("the device has too much to do to encode the image in time")
         # An image takes no more places than a batch has: others can't wait behind more of it.
         places = min(views, self._limits.max_batch)
-        ticket = self._queue.add(None, priority, deadline, client, places, views)
+        kept_free = self._limits.max_queue // _KEPT_FREE if priority is Priority.BULK else 0
+        ticket = self._queue.add(None, priority, deadline, client, places, views, kept_free)
         if not any(self._waiting.values()):
             self._since = now
         if priority is Priority.INTERACTIVE:

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from inference.batch_schedule import Batch, DeadlineUnmeetableError, Schedule
+from inference.batch_schedule import (
+    Batch,
+    DeadlineUnmeetableError,
+    Schedule,
+    TooMuchAheadError,
+)
 from inference.device_health import DeviceHealth
 from inference.encoder import Embeddings
 from inference.metrics import Metrics
-from inference.work_queue import Priority
+from inference.work_queue import Priority, QueueFullError
 from telemetry.tracing import Span, add_past_span, mark_failed, recorded_span, shared_span
 
 log = logging.getLogger("inference")
@@ -55,6 +61,7 @@ class Batcher:
         self._schedule = schedule
         self._device = device
         self._callers: dict[int, _Caller] = {}
+        self._waiting_for_room: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._step: asyncio.Handle | None = None
         self._alarm: asyncio.TimerHandle | None = None
@@ -72,14 +79,22 @@ class Batcher:
     ) -> Embeddings:
         """The embeddings (N, D) of one image's views; `deadline` is a time of the event loop.
 
-        A cancelled caller's views leave the queue. Raises QueueFullError, DeadlineUnmeetableError
-        and EncoderFailedError.
+        Where the queue is full, an upload is refused, and bulk work waits: to be refused would be
+        to be decoded again, and nobody waits for it. A cancelled caller's views leave the queue.
+        Raises QueueFullError, DeadlineUnmeetableError and EncoderFailedError.
         """
         loop = asyncio.get_running_loop()
-        now = loop.time()
-        ticket = self._schedule.add(
-            len(pictures), priority=priority, deadline=deadline, client=client, now=now
-        )
+        while True:
+            now = loop.time()
+            try:
+                ticket = self._schedule.add(
+                    len(pictures), priority=priority, deadline=deadline, client=client, now=now
+                )
+                break
+            except QueueFullError as error:
+                if priority is not Priority.BULK or isinstance(error, TooMuchAheadError):
+                    raise
+            await self._room(deadline)
         future: asyncio.Future[Embeddings] = loop.create_future()
         rows: list[Embeddings | None] = [None] * len(pictures)
         self._callers[ticket] = _Caller(pictures, rows, future, priority, now, recorded_span())
@@ -92,6 +107,23 @@ class Batcher:
             del self._callers[ticket]
             self._metrics.device_queue.leave(ticket, priority)
             self._schedule.remove(ticket)
+            self._tell_of_room()
+
+    async def _room(self, deadline: float) -> None:
+        """Waits until something has left the queue. Raises DeadlineUnmeetableError."""
+        left = asyncio.get_running_loop().create_future()
+        self._waiting_for_room.append(left)
+        try:
+            async with asyncio.timeout_at(None if math.isinf(deadline) else deadline):
+                await left
+        except TimeoutError:
+            raise DeadlineUnmeetableError from None
+
+    def _tell_of_room(self) -> None:
+        waiting, self._waiting_for_room = self._waiting_for_room, []
+        for left in waiting:
+            if not left.done():
+                left.set_result(None)
 
     @property
     def waiting(self) -> int:
@@ -135,6 +167,7 @@ class Batcher:
                 if step.wake_at is not None:
                     self._alarm = loop.call_at(step.wake_at, self._look)
                 return
+            self._tell_of_room()
             made = self._note_begin(step.batch, loop.time())
             task = loop.create_task(self._run(step.batch, self._pictures(step.batch), made))
             self._tasks.add(task)

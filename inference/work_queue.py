@@ -82,9 +82,13 @@ class WorkQueue(Generic[T]):
         client: str = "",
         places: int = 1,
         units: int = 1,
+        kept_free: int = 0,
     ) -> int:
-        """Queues an item of `units` of work and returns its ticket. Raises QueueFullError."""
-        if self._places + places > self._max_places and self._entries:
+        """Queues an item of `units` of work and returns its ticket.
+
+        Raises QueueFullError if fewer than `kept_free` places were left.
+        """
+        if self._places + places > self._max_places - kept_free and self._entries:
             raise QueueFullError
         ticket = self._next_ticket
         self._next_ticket += 1

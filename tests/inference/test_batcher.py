@@ -216,6 +216,33 @@ async def test_a_full_queue_refuses_at_once(start: Start) -> None:
     assert await bench.submit(3) == [6]
 
 
+async def test_bulk_work_waits_for_room_and_leaves_some_to_uploads(start: Start) -> None:
+    bench = await start(max_batch=1, max_queue=4)
+    first = await bench.occupied()
+    bulk = [bench.submit(number, priority=Priority.BULK) for number in range(1, 7)]
+    await asyncio.sleep(0)
+    upload = bench.submit(7)
+    await asyncio.sleep(0)
+    with pytest.raises(QueueFullError):
+        await bench.submit(8)
+    bulk.pop().cancel()
+    bench.device.free.set()
+    assert await asyncio.gather(first, upload, *bulk) == [[0], [14], [2], [4], [6], [8], [10]]
+    assert bench.device.batches[1] == [7]
+    assert len(bench.device.batches) == 7
+
+
+async def test_bulk_work_does_not_wait_for_room_longer_than_it_may(start: Start) -> None:
+    bench = await start(max_queue=1)
+    first = await bench.occupied()
+    waiting = bench.submit(1, priority=Priority.BULK)
+    soon = asyncio.get_running_loop().time() + 0.02
+    with pytest.raises(DeadlineUnmeetableError):
+        await bench.submit(2, priority=Priority.BULK, deadline=soon)
+    bench.device.free.set()
+    assert [await first, await waiting] == [[0], [2]]
+
+
 async def test_the_views_of_an_image_come_back_in_order_from_several_batches(start: Start) -> None:
     bench = await start(max_batch=3)
     bench.device.free.set()
