@@ -63,6 +63,21 @@ def test_a_folder_per_label(tmp_path: Path) -> None:
     assert count_material(tmp_path, CONCEPTS) == 5
 
 
+def test_a_concept_called_like_a_label_does_not_take_over_its_folder(tmp_path: Path) -> None:
+    files(tmp_path, "accept/a", "reject/b")
+    concepts = ("reject", "accept", "benign", "red")
+    assert [file.labels for file in read_material(tmp_path, concepts)] == [
+        Labels(False),
+        Labels(True),
+    ]
+    files(tmp_path, "not-reject/c")
+    with pytest.raises(MaterialError, match="not-reject: no label is called so"):
+        list(read_material(tmp_path, concepts))
+    path = table(tmp_path, "path,label,reject\na,accept,true\n")
+    [file] = read_material(path, concepts)
+    assert file.labels == Labels(False, {"reject": True})
+
+
 @pytest.mark.parametrize(
     ("names", "says"),
     [
