@@ -151,6 +151,7 @@ def _threshold(row: ThresholdRow) -> dict[str, object]:
     return {
         "false_reject_rate": row.rate,
         "threshold": row.threshold,
+        "missing": row.missing and row.missing.name.lower(),
         "false_rejects": _proportion(row.false_rejects),
         "recall": _proportion(row.recall),
         "negatives_needed": row.needed,
