@@ -123,6 +123,18 @@ def test_rates_that_no_threshold_keeps_are_told(tmp_path: Path) -> None:
     assert rows[:2] == [(None, "too_similar"), (None, "too_few")]
 
 
+def test_without_a_false_reject_the_precision_is_only_bounded(tmp_path: Path) -> None:
+    files = [scored(f"a{n}", [[0, 0]], reject=False) for n in range(100)]
+    files += [scored(f"r{n}", [[1, 1]], reject=True) for n in range(10)]
+    found, out = report(tmp_path, files)
+    content = json.loads((out / "report.json").read_text())
+    expected = content["rates"]["expected_precision"]
+    low, high = expected["interval"]
+    assert expected == {"prevalence": 0.0000429, "precision": None, "interval": [low, high]}
+    assert 0 < low < high == 1
+    assert f"expected precision  at least {100 * low:.3g}" in "\n".join(report_lines(found))
+
+
 def test_every_problem_is_listed(tmp_path: Path) -> None:
     _, out = report(tmp_path, some_files())
     with (out / "problems.csv").open(newline="") as file:
