@@ -24,6 +24,7 @@ from imagesafety.command.service_options import (
     service_address,
 )
 from imagesafety.command.subcommands import Commands
+from imagesafety.command.table_columns import say_unused_columns
 from imagesafety.policy import Policy
 from imagesafety.policy_file import PolicyError, find_policy, load_policy, parse_policy, policy_text
 from imagesafety.service_address import ServiceAddress
@@ -146,10 +147,13 @@ async def _score(
     """For which model the policy is to be, and the scores by that."""
     from imagesafety.calibration import better_run, scoring
     from imagesafety.calibration.gathered import is_all_benign
+    from imagesafety.evaluation.material import read_material
     from imagesafety.evaluation.score_cache import default_cache
 
     names = [concept.name for concept in policy.concepts]
     all_benign = is_all_benign(options.material, names)
+    read_material(options.material, names)  # says what is wrong before anything is asked of others
+    say_unused_columns(options.material, names)
     target = await scoring.find_target(policy, service, options.model)
     if all_benign:
         print(f"{options.material}: has no folders accept and reject, so all of it is harmless")
