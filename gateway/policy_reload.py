@@ -162,7 +162,7 @@ def _read(path: Path) -> _Seen:
         return _Seen(_digest(data), problem=f"{path}: over {LARGEST_BYTES} bytes")
     try:
         # As text files are read, so that digests agree with those of `load_policy`.
-        text = data.decode().replace("\r\n", "\n").replace("\r", "\n")
+        text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         return _Seen(_digest(data), problem=f"{path}: cannot be read: {error}")
     return _Seen(_digest(text.encode()), text)

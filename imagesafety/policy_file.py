@@ -70,11 +70,18 @@ def find_policy(name: str) -> Path:
 
 def load_policy(path: Path) -> Policy:
     """Reads a policy file, and the files of its probes. Raises PolicyError."""
+    return parse_policy(policy_text(path), str(path), path.parent)
+
+
+def policy_text(path: Path) -> str:
+    """The text of a policy file, lines ending in LF and without a byte order mark.
+
+    Raises PolicyError.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise PolicyError(f"{path}: cannot be read: {error}") from error
-    return parse_policy(text, str(path), path.parent)
 
 
 def parse_policy(text: str, source: str = "policy", folder: Path | None = None) -> Policy:

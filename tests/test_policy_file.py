@@ -134,6 +134,14 @@ def test_a_file_that_is_not_there() -> None:
         find_policy("nowhere/policy.toml")
 
 
+def test_a_byte_order_mark_and_other_line_ends_change_nothing(tmp_path: Path) -> None:
+    policy = parse_policy(GOOD)
+    for data in (GOOD, "\ufeff" + GOOD, "\ufeff" + GOOD.replace("\n", "\r\n")):
+        (tmp_path / "p.toml").write_bytes(data.encode())
+        found = load_policy(tmp_path / "p.toml")
+        assert (found.digest, found.text) == (policy.digest, GOOD)
+
+
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "p.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(PolicyError, match="cannot be read"):

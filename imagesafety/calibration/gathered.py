@@ -9,16 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
+from imagesafety.calibration.folder_names import meant_label
 from imagesafety.calibration.sample import Sample, SampleBuilder
 from imagesafety.evaluation.material import (
     ACCEPT,
-    BENIGN,
-    NOT,
     REJECT,
     LabelledFile,
     Labels,
+    MaterialError,
+    folder_labels,
     read_material,
     shown,
+    subfolders,
     walk,
 )
 from imagesafety.evaluation.scored import ScoredFile
@@ -41,9 +43,21 @@ class Gathered:
 
 
 def is_all_benign(source: Path, concepts: Collection[str]) -> bool:
-    """Whether a source is a folder without any folder of a label: all of it is benign then."""
-    labels = {ACCEPT, BENIGN, REJECT, *concepts, *(f"{NOT}{concept}" for concept in concepts)}
-    return source.is_dir() and not any((source / label).is_dir() for label in labels)
+    """Whether a source is a folder without any folder of a label: all of it is benign then.
+
+    Raises MaterialError for a folder whose name is nearly that of a label: what it has in it would
+    be taken for harmless, whatever somebody meant.
+    """
+    if not source.is_dir():
+        return False
+    folders = subfolders(source)
+    labels = folder_labels(concepts)
+    if any(folder.name in labels for folder in folders):
+        return False
+    for folder in folders:
+        if meant := meant_label(folder.name, concepts):
+            raise MaterialError(f"{shown(folder)}: {meant}")
+    return True
 
 
 def all_labelled_files(source: Path, concepts: Collection[str]) -> Iterator[LabelledFile]:

@@ -55,6 +55,13 @@ def _values(policy: Policy) -> dict[Place, Scalar]:
     return values
 
 
+def with_line_ends_of(path: Path, text: str) -> str:
+    """The text with lines that end as the first one of the file does. Raises OSError."""
+    with path.open("rb") as file:
+        ends_in_crlf = file.readline().endswith(b"\r\n")
+    return text.replace("\n", "\r\n") if ends_in_crlf else text
+
+
 def save(path: Path, text: str, *, replacing: bool) -> None:
     """Writes the file whole or not at all; over one that is there only if `replacing`.
 

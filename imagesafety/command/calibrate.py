@@ -24,8 +24,9 @@ from imagesafety.command.service_options import (
     service_address,
 )
 from imagesafety.command.subcommands import Commands
+from imagesafety.command.table_columns import say_unused_columns
 from imagesafety.policy import Policy
-from imagesafety.policy_file import PolicyError, find_policy, load_policy, parse_policy
+from imagesafety.policy_file import PolicyError, find_policy, load_policy, parse_policy, policy_text
 from imagesafety.service_address import ServiceAddress
 
 if TYPE_CHECKING:
@@ -146,10 +147,15 @@ async def _score(
     """For which model the policy is to be, and the scores by that."""
     from imagesafety.calibration import better_run, scoring
     from imagesafety.calibration.gathered import is_all_benign
+    from imagesafety.evaluation.material import read_material
     from imagesafety.evaluation.score_cache import default_cache
 
+    names = [concept.name for concept in policy.concepts]
+    all_benign = is_all_benign(options.material, names)
+    read_material(options.material, names)  # says what is wrong before anything is asked of others
+    say_unused_columns(options.material, names)
     target = await scoring.find_target(policy, service, options.model)
-    if is_all_benign(options.material, [concept.name for concept in policy.concepts]):
+    if all_benign:
         print(f"{options.material}: has no folders accept and reject, so all of it is harmless")
     cache = options.cache or default_cache()
     if options.better_scores:
@@ -184,7 +190,7 @@ def _overrides(options: argparse.Namespace) -> Mapping[str, bool]:
 def _calibrate(options: argparse.Namespace) -> None:
     from imagesafety.calibration import report
     from imagesafety.calibration.calibrate import calibrate, occasion_now
-    from imagesafety.calibration.written import save, written
+    from imagesafety.calibration.written import save, with_line_ends_of, written
 
     goal, service = goal_of(options), service_address(options)
     if options.neutral and not options.better_scores:
@@ -199,10 +205,11 @@ def _calibrate(options: argparse.Namespace) -> None:
     occasion = occasion_now(base, scored.target.max_frames)
     calibrated = calibrate(base, scored.gathered, goal, occasion, origin=origin)
     text = written(scored.source, calibrated.policy, calibrated.provenance)
-    if path.read_text(encoding="utf-8") != policy.text:
+    if policy_text(path) != policy.text:
         raise OptionsError(f"{path}: was changed meanwhile; run it again, the scores are kept")
     for name, data in scored.probes.items():  # before the policy that names them
         save(output.parent / name, data.decode(), replacing=True)
+    text = with_line_ends_of(path, text)
     save(output, text, replacing=options.force or (output.exists() and output.samefile(path)))
     print("", *report.threshold_lines(base, calibrated, origin), sep="\n")
     print("", *report.result_lines(calibrated), sep="\n")

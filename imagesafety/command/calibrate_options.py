@@ -76,6 +76,8 @@ def goal_of(options: argparse.Namespace) -> Budget | Costs:
             raise OptionsError("either --max-false-rejects or costs, not both")
         keeps = options.balance == "policy"
         return Budget(options.max_false_rejects, options.confidence, keeps)
+    if options.cost is not None and pair != (None, None):
+        raise OptionsError("either --cost or --cost-false-reject and --cost-false-accept, not both")
     if options.prevalence is None or (options.cost is None) == (None in pair):
         raise OptionsError(
             "say --max-false-rejects, such as 10/10000, or --cost (or both --cost-false-reject and "

@@ -20,6 +20,7 @@ from imagesafety.command.service_options import (
     service_address,
 )
 from imagesafety.command.subcommands import Commands
+from imagesafety.command.table_columns import say_unused_columns
 from imagesafety.policy_file import PolicyError, find_policy, load_policy
 from imagesafety.progress import progress
 from imagesafety.scoring_error import ScoringError
@@ -96,6 +97,9 @@ def run(options: argparse.Namespace) -> int:
 
     if options.pictures and options.report is None:
         return _said("--pictures needs --report: pictures are shown there", 2)
+    if options.report is not None and _is_inside(options.report, options.source):
+        reason = "is inside the material, where a report would be taken for images"
+        return _said(f"{options.report}: {reason}; name another folder", 2)
     try:
         return _evaluate(options)
     except (PolicyError, MaterialError, ServiceOptionsError) as error:
@@ -108,6 +112,10 @@ def run(options: argparse.Namespace) -> int:
         return 1
 
 
+def _is_inside(report: Path, source: Path) -> bool:
+    return source.is_dir() and report.resolve().is_relative_to(source.resolve())
+
+
 def _said(message: str, code: int) -> int:
     print(f"imagesafety: {message}", file=sys.stderr)
     return code
@@ -116,7 +124,7 @@ def _said(message: str, code: int) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from imagesafety.evaluation.collected import Collector
     from imagesafety.evaluation.evaluation import Subject, evaluation
-    from imagesafety.evaluation.material import read_material, shown, unused_columns
+    from imagesafety.evaluation.material import read_material, shown
     from imagesafety.evaluation.override_labels import read_override_labels
     from imagesafety.evaluation.score_cache import ScoreCache, default_cache
     from imagesafety.evaluation.score_section import section_for
@@ -126,8 +134,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     overrides = read_override_labels(options.overrides) if options.overrides else {}
     names = [concept.name for concept in policy.concepts]
     read_material(options.source, names)  # says what is wrong before anything is asked of others
-    if unused := unused_columns(options.source, names):
-        print(f"imagesafety: columns that are no labels: {', '.join(unused)}", file=sys.stderr)
+    say_unused_columns(options.source, names)
     if options.report is not None:
         options.report.mkdir(parents=True, exist_ok=True)
     with (

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from imagesafety.evaluation.separation import AnyFloats
 
 Counts = npt.NDArray[np.int64]
 RATES = (1e-2, 1e-3, 1e-4, 1e-5)
+HIGHEST = 1.0  # threshold that a policy takes
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,19 +85,26 @@ def curve(positives: AnyFloats, negatives: AnyFloats) -> Curve | None:
     return Curve(values[ends], found, ends + 1 - found, len(positives), len(negatives))
 
 
+class Missing(StrEnum):
+    """Why no threshold is known to keep a rate."""
+
+    TOO_FEW = "too few negatives to say"
+    TOO_SIMILAR = "too many negatives have a similarity of 1, the highest threshold"
+
+
 @dataclass(frozen=True)
 class ThresholdRow:
     """The threshold for one false-reject rate, and what it does to the images that it was taken of.
 
-    `threshold` is None where the sample can't show such a rate: then `needed` says how many
-    negatives it takes.
+    `threshold` is None where there is none, and `missing` says why.
     """
 
     rate: float
-    needed: int
+    needed: int  # how many negatives it takes to show such a rate
     threshold: float | None = None
     false_rejects: Proportion | None = None
     recall: Proportion | None = None
+    missing: Missing | None = None
 
 
 def threshold_table(
@@ -112,10 +121,13 @@ def threshold_table(
         needed = images_needed(rate, confidence)
         # If no false reject at all could not show the rate, no count of them can.
         if total == 0 or upper_bound(0, total, confidence) > rate:
-            rows.append(ThresholdRow(rate, needed))
+            rows.append(ThresholdRow(rate, needed, missing=Missing.TOO_FEW))
             continue
         allowed = math.floor(rate * total * (1 + 1e-12))
         threshold = _just_over(float(falling[allowed]))
+        if threshold > HIGHEST:
+            rows.append(ThresholdRow(rate, needed, missing=Missing.TOO_SIMILAR))
+            continue
         over = int((falling >= threshold).sum())
         found = int((positives >= threshold).sum())
         rows.append(

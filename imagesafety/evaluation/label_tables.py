@@ -2,15 +2,18 @@
 
 Column `path` names an image, relative to the table's own folder; `label` is accept (or benign) or
 reject, or empty where nobody said; and a column of a concept's name is true or false (also 1 or 0,
-yes or no), or empty. Other columns are nobody's business here.
+yes or no), or empty. Other columns are nobody's business here. In a CSV each row is one line, and a
+column without a name, as spreadsheets leave them, has nothing in it.
 """
 
 from __future__ import annotations
 
 import csv
+import itertools
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from imagesafety.evaluation.material import (
     ACCEPT,
@@ -21,6 +24,9 @@ from imagesafety.evaluation.material import (
     MaterialError,
     shown,
 )
+
+if TYPE_CHECKING:
+    import pyarrow
 
 PATH, LABEL = "path", "label"
 _TRUE, _FALSE = ("true", "1", "1.0", "yes"), ("false", "0", "0.0", "no")
@@ -52,7 +58,7 @@ def read_table(table: Path, concepts: Collection[str]) -> Iterator[LabelledFile]
 def unused_columns(table: Path, concepts: Collection[str]) -> tuple[str, ...]:
     """The columns that nothing is read from. Raises MaterialError."""
     columns = _csv_columns(table) if _is_csv(table) else _parquet_columns(table)
-    return tuple(name for name in columns if name not in (PATH, LABEL, *concepts))
+    return tuple(name for name in columns if name and name not in (PATH, LABEL, *concepts))
 
 
 def _is_csv(table: Path) -> bool:
@@ -100,19 +106,12 @@ def _checked(table: Path, columns: Sequence[str]) -> None:
     if PATH not in columns:
         raise MaterialError(f"{shown(table)}: no column is called `path`")
     for name in columns:
-        if columns.count(name) > 1:
+        if name and columns.count(name) > 1:
             raise MaterialError(f"{shown(table)}: two columns are called {_quoted(name)}")
 
 
 def _csv_columns(table: Path) -> tuple[str, ...]:
-    try:
-        # File names need not be UTF-8, so neither need the table be.
-        with table.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            header = next(csv.reader(file), [])
-    except OSError as error:
-        raise MaterialError(f"{shown(table)}: cannot be read: {error.strerror}") from error
-    except csv.Error as error:
-        raise MaterialError(f"{shown(table)}, line 1: {error}") from None
+    _, header = next(_csv_lines(table), (1, []))
     columns = tuple(name.strip() for name in header)
     _checked(table, columns)
     return columns
@@ -120,25 +119,42 @@ def _csv_columns(table: Path) -> tuple[str, ...]:
 
 def _csv_rows(table: Path) -> Iterator[_Row]:
     columns = _csv_columns(table)
-    number = 1
+    nameless = [not name for name in columns]
+    for number, cells in itertools.islice(_csv_lines(table), 1, None):
+        if not any(cells):
+            continue
+        if len(cells) > len(columns):
+            raise MaterialError(
+                f"{shown(table)}, line {number}: {len(cells)} cells, but there are "
+                f"{len(columns)} columns"
+            )
+        for cell in itertools.compress(cells, nameless):
+            if cell.strip():
+                raise MaterialError(
+                    f"{shown(table)}, line {number}: {_quoted(cell)} is in a column without a name"
+                )
+        yield number, dict(zip(columns, cells, strict=False))
+
+
+def _csv_lines(table: Path) -> Iterator[tuple[int, list[str]]]:
+    """The cells of each line, with its number. Raises MaterialError."""
     try:
+        # File names need not be UTF-8, so neither need the table be.
         with table.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            reader = csv.reader(file)
-            next(reader)
-            for cells in reader:
-                number = reader.line_num
-                if not any(cells):
-                    continue
-                if len(cells) > len(columns):
-                    raise MaterialError(
-                        f"{shown(table)}, line {number}: {len(cells)} cells, but there are "
-                        f"{len(columns)} columns"
-                    )
-                yield number, dict(zip(columns, cells, strict=False))
-    except csv.Error as error:
-        raise MaterialError(f"{shown(table)}, line {number + 1}: {error}") from None
+            for number, line in enumerate(file, 1):
+                yield number, _cells(table, number, line)
     except OSError as error:
         raise MaterialError(f"{shown(table)}: cannot be read: {error.strerror}") from error
+
+
+def _cells(table: Path, number: int, line: str) -> list[str]:
+    try:
+        # One line at a time: a quote that is never closed must not swallow the rows below it.
+        [cells] = csv.reader([line], strict=True)
+    except csv.Error as error:
+        reason = "a quote is not closed on its line" if line.count('"') % 2 else str(error)
+        raise MaterialError(f"{shown(table)}, line {number}: {reason}") from None
+    return cells
 
 
 def _parquet_columns(table: Path) -> tuple[str, ...]:
@@ -147,7 +163,7 @@ def _parquet_columns(table: Path) -> tuple[str, ...]:
 
     try:
         columns = tuple(pyarrow.parquet.read_schema(table).names)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _unreadable(table, error) from error
     _checked(table, columns)
     return columns
@@ -162,11 +178,29 @@ def _parquet_rows(table: Path, wanted: Sequence[str]) -> Iterator[_Row]:
     try:
         with pyarrow.parquet.ParquetFile(table) as file:
             for batch in file.iter_batches(batch_size=_ROWS, columns=columns):
-                for row in batch.to_pylist():
+                for row in _python_rows(table, batch, number):
                     number += 1
                     yield number, row
     except (pyarrow.ArrowException, OSError) as error:
         raise _unreadable(table, error) from error
+
+
+def _python_rows(table: Path, batch: pyarrow.RecordBatch, before: int) -> list[dict[str, object]]:
+    """The rows of a batch that `before` others precede. Raises MaterialError."""
+    try:
+        rows: list[dict[str, object]] = batch.to_pylist()
+    except UnicodeDecodeError:
+        row = before + 1 + next((row for row in range(len(batch)) if not _is_text(batch, row)), 0)
+        raise MaterialError(f"{shown(table)}, row {row}: there is text that is not UTF-8") from None
+    return rows
+
+
+def _is_text(batch: pyarrow.RecordBatch, row: int) -> bool:
+    try:
+        batch.slice(row, 1).to_pylist()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _unreadable(table: Path, error: Exception) -> MaterialError:

@@ -2,8 +2,9 @@
 
 A folder per label: below the source, `accept` (or `benign`) and `reject` have images of that
 label, a concept's name those that show it, and `not-` with a concept's name those that do not.
-Everything below such a folder belongs to it, however deep, also through symbolic links; names that
-begin with a dot are left out.
+These three words mean the same with every policy: of a concept that is called like one of them,
+only a table can say which images show it. Everything below such a folder belongs to it, however
+deep, also through symbolic links; names that begin with a dot are left out.
 
 A table is a CSV or Parquet file; `imagesafety.evaluation.label_tables` says what is in it.
 """
@@ -75,6 +76,27 @@ def unused_columns(source: Path, concepts: Collection[str]) -> tuple[str, ...]:
     return () if source.is_dir() else label_tables.unused_columns(source, concepts)
 
 
+def folder_labels(concepts: Collection[str]) -> dict[str, Labels]:
+    """What images are labelled that are in a folder of each name.
+
+    A concept called accept, benign or reject has no folders: that of its name would else turn from
+    images that are to be rejected into images that show something.
+    """
+    named = [concept for concept in concepts if concept not in (ACCEPT, BENIGN, REJECT)]
+    return {
+        **{concept: Labels(concepts={concept: True}) for concept in named},
+        **{f"{NOT}{concept}": Labels(concepts={concept: False}) for concept in named},
+        ACCEPT: Labels(reject=False),
+        BENIGN: Labels(reject=False),
+        REJECT: Labels(reject=True),
+    }
+
+
+def subfolders(source: Path) -> list[Path]:
+    """The folders right below a source, by name. Raises MaterialError."""
+    return [path for path in _inside(source) if path.is_dir()]
+
+
 def walk(folder: Path, labels: Labels) -> Iterator[LabelledFile]:
     """Everything below a folder that is no folder, with these labels.
 
@@ -109,6 +131,13 @@ def shown(path: Path | str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def _inside(source: Path) -> list[Path]:
+    try:
+        return sorted(path for path in source.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise MaterialError(f"{shown(source)}: cannot be read: {error.strerror}") from error
+
+
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
@@ -118,17 +147,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _labelled_folders(source: Path, concepts: Collection[str]) -> Iterator[LabelledFile]:
     """The files of a folder per label, in the order of the folders' names."""
-    known = {
-        ACCEPT: Labels(reject=False),
-        BENIGN: Labels(reject=False),
-        REJECT: Labels(reject=True),
-        **{concept: Labels(concepts={concept: True}) for concept in concepts},
-        **{f"{NOT}{concept}": Labels(concepts={concept: False}) for concept in concepts},
-    }
-    try:
-        inside = sorted(path for path in source.iterdir() if not path.name.startswith("."))
-    except OSError as error:
-        raise MaterialError(f"{shown(source)}: cannot be read: {error.strerror}") from error
+    known = folder_labels(concepts)
+    inside = _inside(source)
     folders = [path for path in inside if path.is_dir()]
     for path in inside:
         if path not in folders and path.suffix.lower() not in NOTES:

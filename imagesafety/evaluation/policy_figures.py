@@ -46,6 +46,11 @@ class ExpectedPrecision:
     precision: float | None  # None: nothing at all is rejected
     interval: Interval
 
+    @property
+    def is_only_bounded(self) -> bool:
+        """No false reject was seen: that shows how many are right at least, and no more."""
+        return self.precision == 1
+
 
 @dataclass(frozen=True)
 class Rates:

@@ -11,7 +11,7 @@ from imagesafety.evaluation.evaluation import Evaluation
 from imagesafety.evaluation.intervals import Interval
 from imagesafety.evaluation.material import shown
 from imagesafety.evaluation.mistakes import Mistake
-from imagesafety.evaluation.policy_figures import Answers, Rates, RuleFigures
+from imagesafety.evaluation.policy_figures import Answers, ExpectedPrecision, Rates, RuleFigures
 from imagesafety.evaluation.proportion import Proportion
 
 
@@ -95,19 +95,22 @@ def _proportion(share: Proportion | None) -> dict[str, object] | None:
 
 
 def _rates(rates: Rates) -> dict[str, object]:
-    expected = rates.expected
     return {
         "false_rejects": _proportion(rates.accept.rejected),
         "false_accepts": _proportion(rates.false_accepts),
         "accept": _answers(rates.accept),
         "reject": _answers(rates.reject),
         "unlabelled": _answers(rates.unlabelled),
-        "expected_precision": expected
-        and {
-            "prevalence": expected.prevalence,
-            "precision": expected.precision,
-            "interval": _interval(expected.interval),
-        },
+        "expected_precision": _expected(rates.expected) if rates.expected else None,
+    }
+
+
+def _expected(expected: ExpectedPrecision) -> dict[str, object]:
+    """Without a false reject there is only the interval: 1 would be no more than its upper end."""
+    return {
+        "prevalence": expected.prevalence,
+        "precision": None if expected.is_only_bounded else expected.precision,
+        "interval": _interval(expected.interval),
     }
 
 
@@ -151,6 +154,7 @@ def _threshold(row: ThresholdRow) -> dict[str, object]:
     return {
         "false_reject_rate": row.rate,
         "threshold": row.threshold,
+        "missing": row.missing and row.missing.name.lower(),
         "false_rejects": _proportion(row.false_rejects),
         "recall": _proportion(row.recall),
         "negatives_needed": row.needed,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from imagesafety.evaluation.concept_figures import Basis, ConceptFigures
-from imagesafety.evaluation.curves import ThresholdRow
+from imagesafety.evaluation.curves import Missing, ThresholdRow
 from imagesafety.evaluation.evaluation import Evaluation
 from imagesafety.evaluation.material import shown
 from imagesafety.evaluation.mistakes import Mistake
@@ -118,16 +118,20 @@ def _concepts(of_basis: list[ConceptFigures]) -> Iterator[str]:
         for row in figures.thresholds:
             if row.threshold is not None:
                 yield f"  {'':<{width}}    {_threshold(row)}"
-        missing = [row for row in figures.thresholds if row.threshold is None]
-        if missing:
-            needs = ", ".join(f"{set_percent(row.rate)} (it takes {row.needed})" for row in missing)
-            yield f"  {'':<{width}}    too few negatives to say: {needs}"
+        for missing in Missing:
+            if rows := [row for row in figures.thresholds if row.missing is missing]:
+                yield f"  {'':<{width}}    {missing}: {', '.join(map(_without_threshold, rows))}"
 
 
 def _threshold(row: ThresholdRow) -> str:
     recall = f", recall {counted(row.recall)}" if row.recall is not None else ""
     rate = counted(row.false_rejects) if row.false_rejects is not None else ""
     return f"{set_percent(row.rate)}: threshold {row.threshold:.6f}, false rejects {rate}{recall}"
+
+
+def _without_threshold(row: ThresholdRow) -> str:
+    needed = f" (it takes {row.needed})" if row.missing is Missing.TOO_FEW else ""
+    return f"{set_percent(row.rate)}{needed}"
 
 
 def _mistakes(title: str, mistakes: tuple[Mistake, ...]) -> Iterator[str]:

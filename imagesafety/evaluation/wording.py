@@ -38,7 +38,7 @@ def expected_words(expected: ExpectedPrecision) -> str:
     """The precision to expect; where no false reject was seen, only its lower end."""
     if expected.precision is None:
         return "not known: nothing was rejected"
-    if expected.precision == 1:
+    if expected.is_only_bounded:
         return f"at least {percent(expected.interval.low)}"
     return percent(expected.precision)
 
@@ -48,7 +48,7 @@ def expected_note(expected: ExpectedPrecision) -> str:
     where = f"where {expected.prevalence * 100_000:.3g} uploads in 100 000 are to be rejected"
     if expected.precision is None:
         return where
-    if expected.precision == 1:
+    if expected.is_only_bounded:
         return f"no false reject was seen, which shows no more, {where}"
     return f"{percents(expected.interval)}, {where}"
 

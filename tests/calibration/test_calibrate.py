@@ -22,7 +22,7 @@ from imagesafety.calibration.gathered import (
 from imagesafety.calibration.report import material_lines, result_lines, threshold_lines
 from imagesafety.calibration.sample import Sample, SampleBuilder
 from imagesafety.calibration.written import save, written
-from imagesafety.evaluation.material import LabelledFile, Labels
+from imagesafety.evaluation.material import LabelledFile, Labels, MaterialError
 from imagesafety.evaluation.scored import ScoredFile
 from imagesafety.policy import Partial, Policy
 from imagesafety.policy_file import parse_policy
@@ -307,6 +307,29 @@ def test_a_folder_without_labels_is_all_benign(tmp_path: Path) -> None:
     assert [file.labels.reject for file in labelled_files(tmp_path, ["red"], {})] == [False]
     (tmp_path / "red").mkdir()
     assert not is_all_benign(tmp_path, ["red"])
+
+
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [
+        ("Reject", "written reject;"),
+        ("BENIGN", "written benign;"),
+        ("accepted", "written accept;"),
+        ("Bad", "written reject;"),
+        ("RED", "written red;"),
+        ("Not-Red", "written not-red;"),
+        ("not-blue", "no concept blue (it has red)"),
+    ],
+)
+def test_a_folder_that_is_nearly_a_label_is_not_taken_for_harmless(
+    tmp_path: Path, name: str, called: str
+) -> None:
+    (tmp_path / "2026").mkdir()
+    (tmp_path / name).mkdir()
+    with pytest.raises(MaterialError, match=f"{name}: looks like a label") as caught:
+        list(labelled_files(tmp_path, ["red"], {}))
+    assert called in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_scores_are_asked_for_with_every_tile() -> None:

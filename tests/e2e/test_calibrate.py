@@ -121,6 +121,15 @@ def test_a_policy_that_rejects_too_much_is_tamed(
     done.check_promise()
 
 
+def test_a_policy_keeps_its_line_ends(pair: Pair, material: Path, tmp_path: Path) -> None:
+    policy = tmp_path / "red.toml"
+    policy.write_bytes(b"\xef\xbb\xbf" + RED.replace("\n", "\r\n").encode())
+    done = Calibration(pair, policy, material, "red.csv")
+    data = done.calibrated.read_bytes()
+    assert data.count(b"\n") == data.count(b"\r\n") > RED.count("\n")
+    assert find_provenance(load_policy(done.calibrated).text) is not None
+
+
 def test_overrides_count_before_labels(pair: Pair, material: Path, tmp_path: Path) -> None:
     policy = tmp_path / "red.toml"
     policy.write_text(RED)

@@ -63,6 +63,21 @@ def test_a_folder_per_label(tmp_path: Path) -> None:
     assert count_material(tmp_path, CONCEPTS) == 5
 
 
+def test_a_concept_called_like_a_label_does_not_take_over_its_folder(tmp_path: Path) -> None:
+    files(tmp_path, "accept/a", "reject/b")
+    concepts = ("reject", "accept", "benign", "red")
+    assert [file.labels for file in read_material(tmp_path, concepts)] == [
+        Labels(False),
+        Labels(True),
+    ]
+    files(tmp_path, "not-reject/c")
+    with pytest.raises(MaterialError, match="not-reject: no label is called so"):
+        list(read_material(tmp_path, concepts))
+    path = table(tmp_path, "path,label,reject\na,accept,true\n")
+    [file] = read_material(path, concepts)
+    assert file.labels == Labels(False, {"reject": True})
+
+
 @pytest.mark.parametrize(
     ("names", "says"),
     [
@@ -127,6 +142,12 @@ def test_csv(tmp_path: Path) -> None:
     assert unused_columns(path, CONCEPTS) == ("note",)
 
 
+def test_columns_that_a_spreadsheet_leaves_empty(tmp_path: Path) -> None:
+    path = table(tmp_path, "path,,label, ,\na.png,,reject, ,\n,,,,\nb.png,,accept\n")
+    assert found(path) == {"a.png": Labels(True), "b.png": Labels(False)}
+    assert unused_columns(path, CONCEPTS) == ()
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -138,6 +159,11 @@ def test_csv(tmp_path: Path) -> None:
         ("path,red\n,1\n", "line 2: there is no path"),
         ("path\na,b\n", "line 2: 2 cells, but there are 1 columns"),
         ("path\na\0b\n", "line 2: "),
+        ('path,note\na,\n"b,\nc,"x"\nd,\n', "line 3: a quote is not closed on its line"),
+        ('path,note\na,"x\nb,\nc,x"\n', "line 2: a quote is not closed on its line"),
+        ('path\n"a"b\n', "line 2: "),
+        ('path,"label\na,accept\n', "line 1: a quote is not closed on its line"),
+        ("path,label,,\na,accept,,\nb,accept,,reject\n", "line 3: 'reject' is in a column without"),
         ("path\n" + "x" * 200_000 + "\n", "line 2: field larger"),
     ],
 )
@@ -156,7 +182,9 @@ def test_what_is_wrong_at_the_end_of_a_table_shows_when_it_is_counted(tmp_path: 
 
 def parquet(folder: Path, columns: dict[str, Iterable[object]]) -> Path:
     path = folder / "labels.parquet"
-    pyarrow.parquet.write_table(pa.table({k: list(v) for k, v in columns.items()}), path)
+    pyarrow.parquet.write_table(
+        pa.table({k: v if isinstance(v, pa.Array) else list(v) for k, v in columns.items()}), path
+    )
     return path
 
 
@@ -183,6 +211,10 @@ def test_broken_parquet(tmp_path: Path) -> None:
     assert "no column is called `path`" in refused(parquet(tmp_path, {"file": ["a"]}))
     wrong = parquet(tmp_path, {"path": ["a", "b"], "red": ["true", "perhaps"]})
     assert "row 2: red must be true or false" in refused(wrong)
+    names = pa.array([b"a", b"b"] * 3000 + [b"\xff"], pa.binary()).view(pa.string())
+    assert "row 6001: there is text that is not UTF-8" in refused(
+        parquet(tmp_path, {"path": names})
+    )
     whole = parquet(tmp_path, {"path": ["a.png"] * 1000}).read_bytes()
     for broken in (b"", b"PAR1", whole[:-20], whole[:40] + b"\xff" * 60 + whole[100:]):
         assert "labels.parquet: no Parquet file" in refused(

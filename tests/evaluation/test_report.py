@@ -83,7 +83,7 @@ def test_the_page_needs_nothing_and_runs_nothing(tmp_path: Path) -> None:
     assert "<script>" in words  # as text
     assert "Worst false rejects" in words
     assert "Nearest false accepts" in words
-    assert "too few images to say" in words
+    assert "too few negatives to say: it takes 299572, there are 92" in words
 
 
 def test_json_is_what_was_found(tmp_path: Path) -> None:
@@ -102,11 +102,37 @@ def test_json_is_what_was_found(tmp_path: Path) -> None:
     assert red_decision["thresholds"][-1] == {
         "false_reject_rate": 1e-5,
         "threshold": None,
+        "missing": "too_few",
         "false_rejects": None,
         "recall": None,
         "negatives_needed": 299572,
     }
     assert max(red["curve"]["recall"]) == 1
+
+
+def test_rates_that_no_threshold_keeps_are_told(tmp_path: Path) -> None:
+    files = [scored(str(n), [[1, 0.3]], reject=n == 0) for n in range(400)]
+    found, out = report(tmp_path, files)
+    reason = "too many negatives have a similarity of 1, the highest threshold"
+    lines = list(report_lines(found))
+    assert f"{reason}: 1 %" in [line.strip() for line in lines]
+    assert reason in "".join(Page((out / "report.html").read_text()).words)
+    content = json.loads((out / "report.json").read_text())
+    [red] = [item for item in content["concepts"] if item["concept"] == "red"]
+    rows = [(row["threshold"], row["missing"]) for row in red["thresholds"]]
+    assert rows[:2] == [(None, "too_similar"), (None, "too_few")]
+
+
+def test_without_a_false_reject_the_precision_is_only_bounded(tmp_path: Path) -> None:
+    files = [scored(f"a{n}", [[0, 0]], reject=False) for n in range(100)]
+    files += [scored(f"r{n}", [[1, 1]], reject=True) for n in range(10)]
+    found, out = report(tmp_path, files)
+    content = json.loads((out / "report.json").read_text())
+    expected = content["rates"]["expected_precision"]
+    low, high = expected["interval"]
+    assert expected == {"prevalence": 0.0000429, "precision": None, "interval": [low, high]}
+    assert 0 < low < high == 1
+    assert f"expected precision  at least {100 * low:.3g}" in "\n".join(report_lines(found))
 
 
 def test_every_problem_is_listed(tmp_path: Path) -> None:

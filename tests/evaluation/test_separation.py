@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics
 
-from imagesafety.evaluation.curves import Curve, curve, threshold_table
+from imagesafety.evaluation.curves import Curve, Missing, curve, threshold_table
 from imagesafety.evaluation.intervals import Interval
 from imagesafety.evaluation.separation import Separation, separation
 
@@ -139,6 +139,19 @@ def test_a_sample_that_is_too_small_says_so() -> None:
     assert rows[1].false_rejects is not None
     assert (rows[1].false_rejects.count, rows[1].false_rejects.total) == (3, 3000)
     assert all(row.threshold is None for row in threshold_table(negatives, negatives[:0]))
+
+
+def test_a_threshold_is_one_that_a_policy_takes() -> None:
+    negatives = np.full(400, 1 + 1e-7, np.float32)
+    negatives[4:] = 0.5
+    [row] = threshold_table(np.ones(5, np.float32), negatives, rates=(0.01,))
+    assert (row.threshold, row.missing) == (0.500001, None)
+    negatives[4] = 1
+    [row] = threshold_table(np.ones(5, np.float32), negatives, rates=(0.01,))
+    assert (row.threshold, row.missing) == (None, Missing.TOO_SIMILAR)
+    negatives[4] = 0.9999995
+    [row] = threshold_table(np.ones(5, np.float32), negatives, rates=(0.01,))
+    assert row.threshold == 1
 
 
 def test_a_thinned_curve_is_the_curve_at_fewer_places() -> None:

@@ -99,6 +99,15 @@ async def reloading(
         yield Reloading(path, client, look_seconds)
 
 
+async def test_a_byte_order_mark_is_no_change(tmp_path: Path) -> None:
+    async with reloading(tmp_path) as it:
+        for text, taken in ((OLD, OLD), (NEW, NEW)):
+            it.path.write_text("\ufeff" + text)
+            await it.look()
+            assert it.text == taken
+            assert it.reloader.trouble() is None
+
+
 async def test_an_unchanged_file_asks_nothing_of_inference(tmp_path: Path) -> None:
     async def unexpected(messages: Messages, context: Context) -> scoring_pb2.ScoreImageResponse:
         raise AssertionError
