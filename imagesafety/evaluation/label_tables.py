@@ -2,8 +2,8 @@
 
 Column `path` names an image, relative to the table's own folder; `label` is accept (or benign) or
 reject, or empty where nobody said; and a column of a concept's name is true or false (also 1 or 0,
-yes or no), or empty. Other columns are nobody's business here. In a CSV each row is one line, and a
-column without a name, as spreadsheets leave them, has nothing in it.
+yes or no), or empty. Other columns are nobody's business here, nor are those without a name, which
+spreadsheets and data frames leave.
 """
 
 from __future__ import annotations
@@ -119,7 +119,6 @@ def _csv_columns(table: Path) -> tuple[str, ...]:
 
 def _csv_rows(table: Path) -> Iterator[_Row]:
     columns = _csv_columns(table)
-    nameless = [not name for name in columns]
     for number, cells in itertools.islice(_csv_lines(table), 1, None):
         if not any(cells):
             continue
@@ -128,33 +127,31 @@ def _csv_rows(table: Path) -> Iterator[_Row]:
                 f"{shown(table)}, line {number}: {len(cells)} cells, but there are "
                 f"{len(columns)} columns"
             )
-        for cell in itertools.compress(cells, nameless):
-            if cell.strip():
-                raise MaterialError(
-                    f"{shown(table)}, line {number}: {_quoted(cell)} is in a column without a name"
-                )
-        yield number, dict(zip(columns, cells, strict=False))
+        row = dict(zip(columns, cells, strict=False))
+        if "\n" in row[PATH]:
+            raise MaterialError(
+                f"{shown(table)}, line {number}: the path has a line break in it, as after a quote "
+                "that is not closed"
+            )
+        yield number, row
 
 
 def _csv_lines(table: Path) -> Iterator[tuple[int, list[str]]]:
-    """The cells of each line, with its number. Raises MaterialError."""
+    """The cells of each row, with the number of its first line. Raises MaterialError."""
+    number = 1
     try:
         # File names need not be UTF-8, so neither need the table be.
         with table.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            for number, line in enumerate(file, 1):
-                yield number, _cells(table, number, line)
+            # Strict: a quote that is never closed would hide the rows below it without a word.
+            reader = csv.reader(file, strict=True)
+            for cells in reader:
+                yield number, cells
+                number = reader.line_num + 1
+    except csv.Error as error:
+        reason = "a quote is not closed" if "unexpected end" in str(error) else str(error)
+        raise MaterialError(f"{shown(table)}, line {number}: {reason}") from None
     except OSError as error:
         raise MaterialError(f"{shown(table)}: cannot be read: {error.strerror}") from error
-
-
-def _cells(table: Path, number: int, line: str) -> list[str]:
-    try:
-        # One line at a time: a quote that is never closed must not swallow the rows below it.
-        [cells] = csv.reader([line], strict=True)
-    except csv.Error as error:
-        reason = "a quote is not closed on its line" if line.count('"') % 2 else str(error)
-        raise MaterialError(f"{shown(table)}, line {number}: {reason}") from None
-    return cells
 
 
 def _parquet_columns(table: Path) -> tuple[str, ...]:

@@ -146,6 +146,9 @@ def test_columns_that_a_spreadsheet_leaves_empty(tmp_path: Path) -> None:
     path = table(tmp_path, "path,,label, ,\na.png,,reject, ,\n,,,,\nb.png,,accept\n")
     assert found(path) == {"a.png": Labels(True), "b.png": Labels(False)}
     assert unused_columns(path, CONCEPTS) == ()
+    # And a data frame, with the numbers of its rows.
+    indexed = table(tmp_path, ',path,label,note\n0,a.png,reject,\n1,b.png,accept,"two\nlines"\n')
+    assert found(indexed) == {"a.png": Labels(True), "b.png": Labels(False)}
 
 
 @pytest.mark.parametrize(
@@ -159,11 +162,11 @@ def test_columns_that_a_spreadsheet_leaves_empty(tmp_path: Path) -> None:
         ("path,red\n,1\n", "line 2: there is no path"),
         ("path\na,b\n", "line 2: 2 cells, but there are 1 columns"),
         ("path\na\0b\n", "line 2: "),
-        ('path,note\na,\n"b,\nc,"x"\nd,\n', "line 3: a quote is not closed on its line"),
-        ('path,note\na,"x\nb,\nc,x"\n', "line 2: a quote is not closed on its line"),
+        ('path,note\na,\n"b,\nc,"x"\nd,\n', "line 3: ',' expected after"),
+        ('path,note\na,\n"b,\nc,\nd,\n', "line 3: a quote is not closed"),
+        ('path,note\n"a\nb",\n', "line 2: the path has a line break in it"),
         ('path\n"a"b\n', "line 2: "),
-        ('path,"label\na,accept\n', "line 1: a quote is not closed on its line"),
-        ("path,label,,\na,accept,,\nb,accept,,reject\n", "line 3: 'reject' is in a column without"),
+        ('path,"label\na,accept\n', "line 1: a quote is not closed"),
         ("path\n" + "x" * 200_000 + "\n", "line 2: field larger"),
     ],
 )
