@@ -20,6 +20,10 @@ def made(folder: Path) -> Path:
     return folder
 
 
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 async def only(place: Place) -> StoredFile:
     [file] = [entry async for entry in place.files("", None)]
     assert isinstance(file, StoredFile)
@@ -116,7 +120,7 @@ async def test_folders_in_folders_need_few_open_files(tmp_path: Path) -> None:
         folder = made(folder / "d")
         (folder / "a.png").touch()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    opened = len(os.listdir("/proc/self/fd"))
+    opened = open_files()
     resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 200, hard))
     try:
         files, unlisted = await found_in(open_place(str(tmp_path), {}))
@@ -137,10 +141,10 @@ async def test_a_lack_of_open_files_is_told_as_what_it_is(
         return scandir(opened)
 
     monkeypatch.setattr(os, "scandir", scan)
-    opened = len(os.listdir("/proc/self/fd"))
+    opened = open_files()
     files, unlisted = await found_in(open_place(str(tmp_path), {}))
     assert (files, unlisted) == (set(), [Unlisted("a/", "Too many open files")])
-    assert len(os.listdir("/proc/self/fd")) == opened
+    assert open_files() == opened
 
 
 async def test_a_file_that_is_gone_is_removed_whatever_the_disk_says(
