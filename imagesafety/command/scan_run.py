@@ -26,7 +26,7 @@ from imagesafety.stored.console import Console
 from imagesafety.stored.opening import open_place, parse_options
 from imagesafety.stored.place import Place, PlaceSettingError
 from imagesafety.stored.quarantine_store import check_url
-from imagesafety.stored.report_file import ReportError, ReportFile
+from imagesafety.stored.report_file import ReportError, ReportFile, ReportSettingError
 from imagesafety.stored.scanner import TROUBLE, MismatchError, Scanner
 from imagesafety.stored.sealing import SealError, read_key
 from imagesafety.stored.settings import QuarantineSettings, ScanSettings
@@ -35,7 +35,7 @@ from imagesafety.stored.state_file import default_state_file, locked
 
 _WRONG = (
     *(PolicyError, OverrideListError, PlaceSettingError, SealError, ServiceOptionsError),
-    *(MismatchError, ValueError),
+    *(MismatchError, ReportSettingError, ValueError),
 )
 _BEHIND_ITS_BACK = (
     "imagesafety: if these files are pict-rs's, scan pict-rs+http://… and purge instead: it goes "
