@@ -85,7 +85,9 @@ class SftpConnection:
         Raises TimeoutError, and ends the connection, if nothing is heard of the server for too
         long: since the beginning, or since `heard` says that it was.
         """
-        return await _on(connection, work, self._answer_seconds, heard or Heard())
+        heard = heard or Heard()
+        heard.again()
+        return await _on(connection, work, self._answer_seconds, heard)
 
     async def end(self, connection: Any, work: Coroutine[Any, Any, object]) -> None:
         """Runs what cleans up, for a short time only; it does not matter if it fails."""

@@ -317,6 +317,15 @@ async def test_a_server_that_stops_answering_is_not_waited_for(
             await place.close()
 
 
+async def test_a_server_that_does_not_answer_at_all_is_not_waited_for(sftp: SftpServer) -> None:
+    place = open_place(sftp.url(), {**sftp.options, "connect_timeout": 0.3})
+    async with asyncio.timeout(30):
+        with sftp.stopped(), pytest.raises(PlaceError, match="can't be reached"):
+            await place.check()
+        await place.check()
+        await place.close()
+
+
 async def test_a_large_file_is_read_whole(sftp: SftpServer) -> None:
     data = os.urandom(700_000)
     (sftp.root / "a.png").write_bytes(data)

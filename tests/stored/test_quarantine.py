@@ -132,6 +132,13 @@ def test_where_files_are_from_is_never_dropped(kept: Kept, damaged: bytes) -> No
     assert kept.read(NOTES) == damaged
 
 
+def test_a_server_that_stops_answering_is_not_waited_for(sftp: SftpServer) -> None:
+    impatient = {**sftp.options, "keepalive_interval": 0.1, "keepalive_count_max": 1}
+    quarantine = Quarantine(sftp.url("/away"), impatient, KEY)
+    with sftp.stopped(), pytest.raises(QuarantineError, match="quarantine can't be used"):
+        quarantine.hold(DATA, WHY)
+
+
 def name_of(opened: int) -> str:
     return Path(f"/proc/self/fd/{opened}").readlink().name
 
