@@ -95,14 +95,15 @@ class PictRs(ClosedAtEnd):
             page = await self._after(page, page.next)
 
     async def stored_before(self, time: datetime) -> tuple[StoredHash, ...]:
-        """The newest of what was stored before a time, which has a time zone; none if unknown."""
+        """The newest of what was stored before a time, which has a time zone; none if unknown.
+
+        What pict-rs answers is not enough: where nothing is older, pict-rs on PostgreSQL answers
+        with the newest of all, as it does where everything is.
+        """
         page = await self.page(timestamp=time, limit=_BOUNDARY)
-        newest = await self.page(limit=1)
-        if page.first is None or newest.first is None or page.first.hex != newest.first.hex:
-            return page.hashes
-        # All is older; or nothing is, which pict-rs on PostgreSQL answers in the same way.
-        stored_at = page.first.stored_at
-        return page.hashes if stored_at is not None and stored_at < time else ()
+        return tuple(
+            entry for entry in page.hashes if entry.stored_at is not None and entry.stored_at < time
+        )
 
     async def fetch(self, alias: str, max_bytes: int) -> AsyncGenerator[bytes, None]:
         """Yields the file. Raises NotStoredError, and PictRsError for one over `max_bytes`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -61,6 +61,7 @@ class FakePictRs:
     not_found_picture: bytes = b""
     object_storage: str = ""  # redirect there, as with a public endpoint
     on_postgres: bool = False
+    on_answered: Callable[[], None] = lambda: None  # after each page of hashes
 
     def store(self, data: bytes, format: str = "i-png", *aliases: str) -> StoredFile:  # noqa: A002
         file = StoredFile(data, format, list(aliases) or [f"{len(self.files)}.{format[2:]}"])
@@ -108,6 +109,7 @@ class FakePictRs:
             page["current"] = listed[0].slug
         if start + limit < len(slugs):
             page["next"] = slugs[start + limit]
+        self.on_answered()
         return JSONResponse({"msg": "ok", "page": page})
 
     def _older_than(self, time: datetime, newest_first: list[StoredFile]) -> int:

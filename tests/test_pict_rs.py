@@ -140,6 +140,31 @@ async def test_all_are_listed_where_pict_rs_does_not_tell_what_is_older(
     assert await listed(pict_rs, {entry.hex for entry in until}) == ["a.png"]
 
 
+@pytest.mark.parametrize("on_postgres", [False, True])
+@pytest.mark.parametrize("older", [0, 30])
+async def test_all_are_listed_when_files_come_during_the_search_for_a_time(
+    fake: FakePictRs, pict_rs: PictRs, older: int, *, on_postgres: bool
+) -> None:
+    fake.on_postgres = on_postgres
+    time = datetime(2026, 5, 1, tzinfo=UTC)
+
+    def upload() -> None:
+        number = len(fake.files) - older
+        fake.store(b"newer %d" % number, "i-png", f"newer {number}")
+        fake.files[-1] = replace(fake.files[-1], stored_at=time.replace(day=2))
+
+    for number in range(older):
+        fake.store(b"older %d" % number, "i-png", f"older {number}")
+    for _ in range(30):
+        upload()
+    fake.on_answered = upload
+    until = {entry.hex for entry in await pict_rs.stored_before(time)}
+    fake.on_answered = lambda: None
+    newer = len(fake.files) - older
+    assert newer > 30
+    assert await listed(pict_rs, until) == [f"newer {number}" for number in reversed(range(newer))]
+
+
 async def test_another_format_of_slugs_is_an_error_and_not_a_missing_file() -> None:
     async def hashes(request: Request) -> Response:
         page = {"limit": 1, "current": "abc", "hashes": [{"hex": "00" * 45, "aliases": ["a"]}]}

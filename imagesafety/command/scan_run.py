@@ -25,7 +25,8 @@ from imagesafety.stored.actions import Action, check_action
 from imagesafety.stored.console import Console
 from imagesafety.stored.opening import open_place, parse_options
 from imagesafety.stored.place import Place, PlaceSettingError
-from imagesafety.stored.report_file import ReportError, ReportFile
+from imagesafety.stored.quarantine_store import check_url
+from imagesafety.stored.report_file import ReportError, ReportFile, ReportSettingError
 from imagesafety.stored.scanner import TROUBLE, MismatchError, Scanner
 from imagesafety.stored.sealing import SealError, read_key
 from imagesafety.stored.settings import QuarantineSettings, ScanSettings
@@ -34,7 +35,7 @@ from imagesafety.stored.state_file import default_state_file, locked
 
 _WRONG = (
     *(PolicyError, OverrideListError, PlaceSettingError, SealError, ServiceOptionsError),
-    *(MismatchError, ValueError),
+    *(MismatchError, ReportSettingError, ValueError),
 )
 _BEHIND_ITS_BACK = (
     "imagesafety: if these files are pict-rs's, scan pict-rs+http://… and purge instead: it goes "
@@ -133,7 +134,9 @@ def _quarantine(options: argparse.Namespace, place: Place) -> QuarantineSettings
     absolute = url if "://" in url else f"file://{Path(url).resolve()}"
     if f"{absolute.rstrip('/')}/".startswith(f"{place.identity.partition(' at ')[0].rstrip('/')}/"):
         raise PlaceSettingError("the quarantine can't be inside of what is scanned")
-    return QuarantineSettings(url, parse_options(options.quarantine_option), read_key(key))
+    said = parse_options(options.quarantine_option)
+    check_url(url, said)
+    return QuarantineSettings(url, said, read_key(key))
 
 
 def _seconds(period: str | None) -> float | None:

@@ -12,10 +12,10 @@ import itertools
 import os
 import stat
 from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from imagesafety.stored.folder_walk import FOLDER_FLAGS, stored_file, walk
 from imagesafety.stored.place import (
     UNREADABLE,
     FileTroubleError,
@@ -31,7 +31,6 @@ from imagesafety.stored.place import (
 T = TypeVar("T")
 
 _BATCH = 256  # names that are listed at once
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -74,7 +73,7 @@ class Folder:
         """As Place.look."""
         try:
             with self._parent_of(file.name) as (parent, name):
-                return _stored(file.name, os.stat(name, dir_fd=parent, follow_symlinks=False))
+                return stored_file(file.name, os.stat(name, dir_fd=parent, follow_symlinks=False))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -84,11 +83,12 @@ class Folder:
         """As Place.remove."""
         try:
             with self._parent_of(file.name) as (parent, name):
-                now = _stored(file.name, os.stat(name, dir_fd=parent, follow_symlinks=False))
+                now = stored_file(file.name, os.stat(name, dir_fd=parent, follow_symlinks=False))
                 if now is None or now.version != file.version:
                     return False
                 os.unlink(name, dir_fd=parent)
-                os.fsync(parent)
+                with contextlib.suppress(OSError):  # it is gone, whatever becomes of this
+                    os.fsync(parent)
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError as error:
@@ -116,34 +116,18 @@ class Folder:
         return data
 
     def _walk(self, prefix: str) -> Generator[StoredFile | Unlisted, None, None]:
-        """Goes down first; of each folder on the way only the place in it is kept."""
-        way = [_Listing("", self._open_root())]
+        """Raises PlaceError if it is the place itself that can't be listed."""
         try:
-            while way:
-                entry = way[-1].next()
-                if entry is None:
-                    way.pop().close()
-                    continue
-                name = way[-1].path + entry.name
-                if entry.is_dir(follow_symlinks=False):
-                    if not f"{name}/".startswith(prefix) and not prefix.startswith(f"{name}/"):
-                        continue
-                    try:
-                        opened = os.open(entry.name, _FOLDER, dir_fd=way[-1].opened)
-                        way.append(_Listing(f"{name}/", opened))
-                    except FileNotFoundError:
-                        continue
-                    except OSError as error:
-                        yield Unlisted(f"{name}/", error.strerror or one_line(error))
-                elif name.startswith(prefix):
-                    with contextlib.suppress(FileNotFoundError):
-                        if (file := _stored(name, entry.stat(follow_symlinks=False))) is not None:
-                            yield file
+            yield from walk(self._open_folder, prefix)
         except OSError as error:
             raise PlaceError(f"{self._path} can't be listed: {one_line(error)}") from error
-        finally:
-            for listing in way:
-                listing.close()
+
+    def _open_folder(self, path: str) -> int:
+        """Opens a folder; its path is "" or ends with a slash. Raises PlaceError, OSError."""
+        if not path:
+            return self._open_root()
+        with self._parent_of(path.removesuffix("/")) as (parent, name):
+            return os.open(name, FOLDER_FLAGS, dir_fd=parent)
 
     @contextlib.contextmanager
     def _parent_of(self, name: str) -> Iterator[tuple[int, str]]:
@@ -152,7 +136,7 @@ class Folder:
         opened = self._open_root()
         try:
             for folder in folders:
-                above, opened = opened, os.open(folder, _FOLDER, dir_fd=opened)
+                above, opened = opened, os.open(folder, FOLDER_FLAGS, dir_fd=opened)
                 os.close(above)
             yield opened, last
         finally:
@@ -163,32 +147,6 @@ class Folder:
             return os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise PlaceError(f"{self._path} can't be opened: {one_line(error)}") from error
-
-
-@dataclass
-class _Listing:
-    """A folder that is being listed: its path with a slash at the end, and the opened folder."""
-
-    path: str
-    opened: int
-
-    def __post_init__(self) -> None:
-        self._entries = os.scandir(self.opened)
-
-    def next(self) -> os.DirEntry[str] | None:
-        return next(self._entries, None)
-
-    def close(self) -> None:
-        self._entries.close()
-        os.close(self.opened)
-
-
-def _stored(name: str, state: os.stat_result) -> StoredFile | None:
-    """None for what is no regular file."""
-    if not stat.S_ISREG(state.st_mode):
-        return None
-    version = f"{state.st_mtime_ns}-{state.st_size}"
-    return StoredFile(name, state.st_size, version, max(state.st_mtime, state.st_ctime))
 
 
 async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:

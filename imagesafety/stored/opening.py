@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import fsspec
 
@@ -15,6 +15,8 @@ from imagesafety.stored.place import Place, PlaceSettingError
 
 PICT_RS = ("pict-rs+http://", "pict-rs+https://")
 _SFTP = ("sftp", "ssh")
+_TEXTS = ("key", "profile", "aws_access_key_id")  # of options; other keys are lists or flags
+_TEXT_WORDS = ("user", "username", "password", "passphrase", "secret", "token")
 _WORDS = {"true": True, "false": False}
 
 
@@ -56,17 +58,36 @@ def parse_options(texts: Iterable[str]) -> dict[str, Any]:
             level = level.setdefault(part, {})
             if not isinstance(level, dict):
                 raise PlaceSettingError(f"{key}: {part} has a value of its own")
-        level[last] = _WORDS.get(value.lower(), int(value) if value.isdecimal() else value)
+        level[last] = value if _is_text(last) else _valued(value)
     return options
 
 
+def _is_text(option: str) -> bool:
+    """Whether its value is a text even if it looks like a number, as a password may."""
+    words = option.lower().split("_")
+    return option in _TEXTS or any(word in _TEXT_WORDS for word in words)
+
+
+def _valued(text: str) -> bool | int | str:
+    return _WORDS.get(text.lower(), int(text) if text.isdecimal() else text)
+
+
 def sftp_options(url: str, options: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]]:
-    """Host, path and asyncssh's options of an sftp:// URL. Raises PlaceSettingError."""
-    parts = _parts(url)
-    said = {"username": parts.username, "port": parts.port, "password": parts.password}
+    """Host, path and asyncssh's options of an sftp:// URL. Raises PlaceSettingError.
+
+    The path is taken as it is written: # and ? are parts of names, and so is %.
+    """
+    scheme, _, rest = url.partition("://")
+    server, slash, path = rest.partition("/")
+    parts = _parts(f"{scheme}://{server}")
+    said = {
+        "username": unquote(parts.username) if parts.username is not None else None,
+        "port": parts.port,
+        "password": unquote(parts.password) if parts.password is not None else None,
+    }
     given = {name: value for name, value in said.items() if value is not None}
     environment = fsspec.config.conf.get("ssh", {})  # sshfs itself does not read it
-    return parts.hostname or "", parts.path or "/", {**environment, **given, **options}
+    return parts.hostname or "", slash + path or "/", {**environment, **given, **options}
 
 
 def _open_bucket(bucket: str, base: str, options: Mapping[str, Any]) -> Place:
@@ -84,12 +105,18 @@ def _open_sftp(url: str, options: Mapping[str, Any]) -> Place:
     return SftpFolder(f"sftp://{user}{host}{port}{path.rstrip('/')}/", host, path, options)
 
 
-def _parts(url: str) -> Any:
+def _parts(url: str) -> SplitResult:
+    """Raises PlaceSettingError, without what may be a part of a password."""
+    scheme = url.partition("://")[0]
+    if "?" in url or "#" in url:
+        message = "the URL has no place for ? and #; in a user or a password, write %3F and %23"
+        raise PlaceSettingError(f"{scheme}://…: {message}")
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise PlaceSettingError(f"{url.partition('@')[2] or url}: {error}") from None
+    except ValueError:
+        message = "host or port can't be meant; in a user or a password, / is written %2F"
+        raise PlaceSettingError(f"{scheme}://…: {message}") from None
     if not parts.hostname or port == 0:
-        raise PlaceSettingError(f"{parts.scheme}://…: the host is missing")
+        raise PlaceSettingError(f"{scheme}://…: the host is missing")
     return parts

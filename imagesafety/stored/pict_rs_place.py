@@ -48,7 +48,7 @@ class PictRsPlace:
         try:
             until = set()
             if since is not None:
-                time = datetime.fromtimestamp(since, UTC)
+                time = datetime.fromtimestamp(max(since, 0.0), UTC)  # there are no older files
                 until = {entry.hex for entry in await self._pict_rs.stored_before(time)}
             async with contextlib.aclosing(self._pict_rs.newest(until)) as listing:
                 async for entry in listing:

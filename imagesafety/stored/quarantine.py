@@ -1,4 +1,4 @@
-"""A place for files that are kept away from everybody: any that fsspec knows.
+"""A place for files that are kept away from everybody: a folder, S3, SFTP.
 
 Each file lies there sealed, under its SHA-256, with a small JSON beside it that says where it came
 from and why. Nothing of the picture is in the JSON.
@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
-
-from imagesafety.stored.opening import sftp_options
-from imagesafety.stored.place import PlaceSettingError, one_line
-from imagesafety.stored.sealing import SealError, seal, unseal
+from imagesafety.stored.place import one_line
+from imagesafety.stored.quarantine_store import open_store
+from imagesafety.stored.sealing import SealError, seal, sealed_size, unseal
 
 SEALED, NOTES = ".quarantined", ".json"
 
@@ -34,8 +30,7 @@ class Quarantine:
     def __init__(self, url: str, options: Mapping[str, Any], key: bytes) -> None:
         """Raises PlaceSettingError for a place that can't be meant."""
         self._key = key
-        self._files, root = _open(url, options)
-        self._root = root.rstrip("/")
+        self._store = open_store(url, options)
 
     def hold(self, data: bytes, why: Mapping[str, object]) -> None:
         """Takes a file in; returns when it is there and was read back whole.
@@ -44,9 +39,12 @@ class Quarantine:
         """
         digest = hashlib.sha256(data).digest()
         try:
-            self._files.makedirs(self._root, exist_ok=True)
-            if not self._holds(digest, data):
-                self._write(self._path(digest, SEALED), seal(self._key, data))
+            self._store.prepare()
+            if self._holds(digest, data):
+                # Whoever wrote it may have been killed before it was on the disk.
+                self._store.settle(_name(digest, SEALED))
+            else:
+                self._store.write(_name(digest, SEALED), seal(self._key, data))
                 if not self._holds(digest, data):
                     raise QuarantineError("what was written to the quarantine is not what is there")
             self._note(digest, why)
@@ -64,9 +62,8 @@ class Quarantine:
 
     def get(self, digest: bytes) -> bytes:
         """The file with this SHA-256."""
-        path = self._path(digest, SEALED)
         try:
-            data = unseal(self._key, self._files.cat_file(path), digest)
+            data = unseal(self._key, self._store.read(_name(digest, SEALED)), digest)
         except SealError as error:
             raise QuarantineError(f"{digest.hex()}: {error}") from error
         except FileNotFoundError as error:
@@ -76,35 +73,35 @@ class Quarantine:
         return data
 
     def _holds(self, digest: bytes, data: bytes) -> bool:
+        """Whether it is there. What is of another size was half written, and is as good as none."""
         try:
-            sealed = self._files.cat_file(self._path(digest, SEALED))
+            sealed = self._store.read(_name(digest, SEALED))
             return unseal(self._key, sealed, digest) == data
-        except (FileNotFoundError, SealError):
+        except FileNotFoundError:
+            return False
+        except SealError as error:
+            if len(sealed) == sealed_size(len(data)):
+                message = f"{_name(digest, SEALED)} is in quarantine, but {error}; move it away"
+                raise QuarantineError(message) from error
             return False
 
     def _note(self, digest: bytes, why: Mapping[str, object]) -> None:
-        path = self._path(digest, NOTES)
+        name = _name(digest, NOTES)
         try:
-            notes = json.loads(self._files.cat_file(path))
-            found = [entry for entry in notes["found"] if isinstance(entry, dict)]
-        except (FileNotFoundError, ValueError, LookupError, TypeError):
+            notes = json.loads(self._store.read(name))
+            found = [dict(entry) for entry in notes["found"]]
+        except FileNotFoundError:
             found = []
+        except (ValueError, LookupError, TypeError) as error:
+            message = f"{name} in quarantine is damaged, which says where the file is from"
+            raise QuarantineError(f"{message}; move it away") from error
         others = [entry for entry in found if _where(entry) != _where(why)]
         notes = {"sha256": digest.hex(), "found": [*others, dict(why)]}
-        self._write(path, json.dumps(notes, indent=1).encode())
+        self._store.write(name, json.dumps(notes, indent=1).encode())
 
-    def _write(self, path: str, data: bytes) -> None:
-        if not isinstance(self._files, LocalFileSystem):
-            self._files.pipe_file(path, data)
-            return
-        # What is removed for good elsewhere has to be on the disk here before.
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
 
-    def _path(self, digest: bytes, kind: str) -> str:
-        return f"{self._root}/{digest.hex()}{kind}"
+def _name(digest: bytes, kind: str) -> str:
+    return f"{digest.hex()}{kind}"
 
 
 def _where(note: Mapping[str, object]) -> tuple[object, object]:
@@ -117,19 +114,3 @@ def digest_of_name(name: str) -> bytes:
     if not re.fullmatch("[0-9a-f]{64}", digest):
         raise QuarantineError(f"{name}: names in quarantine are 64 hexadecimal digits")
     return bytes.fromhex(digest)
-
-
-def _open(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
-    options = {**options, "skip_instance_cache": True}
-    try:
-        if url.startswith(("sftp://", "ssh://")):
-            import sshfs  # with ~/.ssh/known_hosts, which it would leave aside
-
-            host, path, options = sftp_options(url, {"known_hosts": (), **options})
-            return sshfs.SSHFileSystem(host, **options), path
-        files, root = fsspec.core.url_to_fs(url, use_listings_cache=False, **options)
-    except PlaceSettingError:
-        raise
-    except Exception as error:
-        raise PlaceSettingError(f"the quarantine can't be used: {one_line(error)}") from error
-    return files, str(root)

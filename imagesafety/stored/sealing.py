@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 MAGIC = b"imagesafety quarantine 1\n"
-_NONCE_BYTES, _KEY_BYTES = 12, 32
+_NONCE_BYTES, _KEY_BYTES, _TAG_BYTES = 12, 32, 16
 
 
 class SealError(ValueError):
@@ -53,6 +53,11 @@ def seal(key: bytes, data: bytes) -> bytes:
     """The file, sealed."""
     nonce = secrets.token_bytes(_NONCE_BYTES)
     return MAGIC + nonce + AESGCM(key).encrypt(nonce, data, _bound(hashlib.sha256(data).digest()))
+
+
+def sealed_size(size: int) -> int:
+    """How many bytes a file of this size has when it is sealed."""
+    return len(MAGIC) + _NONCE_BYTES + size + _TAG_BYTES
 
 
 def unseal(key: bytes, sealed: bytes, sha256: bytes) -> bytes:

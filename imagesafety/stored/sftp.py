@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import stat
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from typing import Any, Literal, TypeVar
 
 import asyncssh
-import sshfs
 
 from imagesafety.stored.place import (
     UNREADABLE,
     FileTroubleError,
     PlaceError,
-    PlaceSettingError,
     StoredFile,
     Unlisted,
     as_bytes,
@@ -24,13 +21,14 @@ from imagesafety.stored.place import (
     one_line,
     too_large,
 )
+from imagesafety.stored.sftp_connection import ANSWER_SECONDS, ERRORS, Heard, SftpConnection
 
 T = TypeVar("T")
 
 _BATCH = 256  # names that are listed at once
 _MISSING = (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath)
 _LOST = (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection)
-_ERRORS = (OSError, asyncssh.Error, ValueError, TimeoutError)  # ValueError: no channel opens
+_CHUNK = 256 * 1024  # bytes that have to come while we wait for an answer
 
 
 class SftpFolder:
@@ -38,14 +36,18 @@ class SftpFolder:
 
     removing: Literal["delete", "purge"] = "delete"
 
-    def __init__(self, address: str, host: str, path: str, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        address: str,
+        host: str,
+        path: str,
+        options: Mapping[str, Any],
+        *,
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> None:
         """`options` are those of asyncssh.connect; `address` names the place in messages."""
-        self.identity = address
-        self._host, self._base = host, as_bytes(path.rstrip("/") + "/")
-        # sshfs would take any host key; asyncssh takes those in ~/.ssh/known_hosts if () is said.
-        self._options = {"known_hosts": (), **options}
-        self._connection: Any = None
-        self._connecting = asyncio.Lock()
+        self.identity, self._base = address, as_bytes(path.rstrip("/") + "/")
+        self._connection = SftpConnection(address, host, options, answer_seconds)
 
     async def check(self) -> None:
         """Passes if the folder is there."""
@@ -86,15 +88,16 @@ class SftpFolder:
         """As Place.read."""
         if file.size > most:
             raise too_large(most)
+        heard = Heard()
 
         async def work(channel: asyncssh.SFTPClient) -> bytes:
             path = self._base + as_bytes(file.name)
             if _kind(await channel.lstat(path)) != stat.S_IFREG:
                 raise gone()
             async with channel.open(path, "rb") as opened:
-                return _raw(await opened.read(most + 1))
+                return await _read(opened, most + 1, heard)
 
-        data = await self._with_channel(work)
+        data = await self._with_channel(work, heard)
         if len(data) > most:
             raise too_large(most)
         return data
@@ -123,38 +126,32 @@ class SftpFolder:
 
     async def close(self) -> None:
         """Closes the connection."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with contextlib.suppress(*_ERRORS):
-                await self._on(connection, connection._pool.close())
-                await self._on(connection, connection._stack.aclose())
+        await self._connection.close()
 
     async def _entries(self, folder: str) -> AsyncGenerator[asyncssh.SFTPName | Unlisted, None]:
-        connection = await self._connected()
+        connection = await self._connection.get()
         channels = connection._pool.get()
         path = (self._base + as_bytes(folder)).rstrip(b"/") or b"/"
         try:
-            channel = await self._on(connection, channels.__aenter__())
-        except _ERRORS as error:
-            raise self._lost(error) from error
+            channel = await self._connection.on(connection, channels.__aenter__())
+        except ERRORS as error:
+            raise self._connection.lost(connection, error) from error
         listing = channel.scandir(path)
         try:
-            while batch := await self._on(connection, _batch(listing)):
+            while batch := await self._connection.on(connection, _batch(listing)):
                 for entry in batch:
                     if _raw(entry.filename) not in (b".", b".."):
                         yield entry
         except _MISSING:
             if not folder:
                 raise PlaceError(f"{self.identity}: no such folder") from None
-        except _ERRORS as error:
+        except ERRORS as error:
             if not isinstance(error, asyncssh.SFTPError) or isinstance(error, _LOST) or not folder:
-                raise self._lost(error) from error
+                raise self._connection.lost(connection, error) from error
             yield Unlisted(folder, one_line(error))
         finally:
-            with contextlib.suppress(*_ERRORS, RuntimeError):  # it may run, if this was cancelled
-                await self._on(connection, listing.aclose())
-            with contextlib.suppress(*_ERRORS):
-                await self._on(connection, channels.__aexit__(None, None, None))
+            await self._connection.end(connection, listing.aclose())
+            await self._connection.end(connection, channels.__aexit__(None, None, None))
 
     async def _or_gone(
         self, work: Callable[[asyncssh.SFTPClient], Coroutine[Any, Any, T]], missing: T
@@ -167,49 +164,24 @@ class SftpFolder:
             raise
 
     async def _with_channel(
-        self, work: Callable[[asyncssh.SFTPClient], Coroutine[Any, Any, T]]
+        self,
+        work: Callable[[asyncssh.SFTPClient], Coroutine[Any, Any, T]],
+        heard: Heard | None = None,
     ) -> T:
-        connection = await self._connected()
+        connection = await self._connection.get()
 
         async def on_channel() -> T:
             async with connection._pool.get() as channel:
                 return await work(channel)
 
         try:
-            return await self._on(connection, on_channel())
+            return await self._connection.on(connection, on_channel(), heard)
         except _MISSING:
             raise gone() from None
-        except _ERRORS as error:
+        except ERRORS as error:
             if isinstance(error, asyncssh.SFTPError) and not isinstance(error, _LOST):
                 raise FileTroubleError(UNREADABLE, one_line(error)) from error
-            raise self._lost(error) from error
-
-    async def _connected(self) -> Any:
-        """The connection, made anew after it was lost."""
-        async with self._connecting:
-            if self._connection is None:
-                try:
-                    self._connection = await asyncio.to_thread(
-                        sshfs.SSHFileSystem, self._host, skip_instance_cache=True, **self._options
-                    )
-                except asyncssh.HostKeyNotVerifiable as error:
-                    raise PlaceError(
-                        f"{self.identity}: the host's key is not a known one: {one_line(error)}; "
-                        "`ssh-keyscan` shows it, `known_hosts` has to hold it"
-                    ) from error
-                except TypeError as error:
-                    raise PlaceSettingError(f"{self.identity}: {one_line(error)}") from error
-                except _ERRORS as error:
-                    raise self._lost(error) from error
-            return self._connection
-
-    async def _on(self, connection: Any, work: Coroutine[Any, Any, T]) -> T:
-        """Runs it where the connection lives: on fsspec's own event loop."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, connection.loop))
-
-    def _lost(self, error: BaseException) -> PlaceError:
-        self._connection = None
-        return PlaceError(f"{self.identity} can't be reached: {one_line(error)}")
+            raise self._connection.lost(connection, error) from error
 
 
 async def _batch(listing: Any) -> list[asyncssh.SFTPName]:
@@ -217,6 +189,19 @@ async def _batch(listing: Any) -> list[asyncssh.SFTPName]:
     while len(found) < _BATCH and (entry := await anext(listing, None)) is not None:
         found.append(entry)
     return found
+
+
+async def _read(opened: Any, most: int, heard: Heard) -> bytes:
+    """Reads a part after the other, as a slow server is not one that does not answer."""
+    data = bytearray()
+    while len(data) < most:
+        wanted = min(most - len(data), _CHUNK)
+        part = _raw(await opened.read(wanted))
+        heard.again()
+        data += part
+        if len(part) < wanted:
+            break
+    return bytes(data)
 
 
 def _kind(attributes: asyncssh.SFTPAttrs) -> int:

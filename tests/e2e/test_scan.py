@@ -343,6 +343,10 @@ def imagesafety(*arguments: str) -> subprocess.CompletedProcess[str]:
         ([".", "--overrides", "none.csv"], "none.csv: cannot be read"),
         ([".", "--action", "purge"], "is for pict-rs"),
         ([".", "--action", "quarantine"], "needs --quarantine"),
+        (
+            [".", "--action=quarantine", "--quarantine=memory://q", "--quarantine-key=none"],
+            "memory://… is no quarantine",
+        ),
         ([".", "--storage-option", "a"], "KEY=VALUE"),
         ([".", "--key", "a"], "--key"),
         (["pict-rs+http://127.0.0.1:1"], "needs its API key"),
@@ -355,6 +359,15 @@ def test_what_cannot_be_meant_is_one_line(arguments: list[str], reason: str) -> 
     assert reason in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
     assert ended.stderr.startswith("imagesafety: ")
+
+
+def test_a_report_that_nobody_could_read_back_is_refused(tmp_path: Path) -> None:
+    state = ["--state", str(tmp_path / "state.sqlite")]
+    ended = imagesafety("scan", str(tmp_path), *state, "--report", "/dev/stdout")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert (
+        ended.stderr == "imagesafety: /dev/stdout: it is no regular file, as a report has to be\n"
+    )
 
 
 def test_a_quarantine_inside_of_what_is_scanned_is_refused(tmp_path: Path) -> None:

@@ -74,6 +74,23 @@ class SftpServer:
     def options(self) -> dict[str, str]:
         return {"known_hosts": str(self.known_hosts), "client_keys": str(self.client_key)}
 
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Answers nothing, as after SIGSTOP: its connections stay."""
+        assert self._loop is not None
+        going_on, stopped = threading.Event(), threading.Event()
+
+        def stop() -> None:
+            stopped.set()
+            going_on.wait()
+
+        self._loop.call_soon_threadsafe(stop)
+        stopped.wait(20)
+        try:
+            yield
+        finally:
+            going_on.set()
+
     def break_connections(self) -> None:
         assert self._loop is not None
         for connection in self.connections:

@@ -60,6 +60,14 @@ async def test_what_is_older_is_not_listed(fake: FakePictRs, place: Place) -> No
     assert [file.aliases for file in await listed(place, time.time() - 3600)] == [("newer.png",)]
 
 
+@pytest.mark.parametrize("since", [-1.0, -6.048e23, float("-inf")])
+async def test_all_are_listed_since_before_there_was_time(
+    fake: FakePictRs, place: Place, since: float
+) -> None:
+    fake.store(b"old", "i-png", "old.png")
+    assert [file.aliases for file in await listed(place, since)] == [("old.png",)]
+
+
 async def test_what_has_no_alias_is_said_to_have_none(fake: FakePictRs, place: Place) -> None:
     fake.store(b"orphan").aliases.clear()
     [file] = await listed(place)

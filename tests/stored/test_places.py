@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from imagesafety.stored.opening import open_place
+from imagesafety.stored.opening import open_place, sftp_options
 from imagesafety.stored.place import (
     GONE,
     TOO_MANY_BYTES,
@@ -21,6 +22,7 @@ from imagesafety.stored.place import (
     StoredFile,
     Unlisted,
 )
+from imagesafety.stored.sftp import SftpFolder
 from tests.stored.servers import BUCKET, S3Server, SftpServer
 
 FILES = {
@@ -287,6 +289,49 @@ async def test_a_lost_connection_is_made_again(sftp: SftpServer) -> None:
     with contextlib.suppress(PlaceError):
         await place.read(file, 10)
     assert await place.read(file, 10) == b"a"
+    await place.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "answer_seconds", "reason"),
+    [
+        ({"keepalive_interval": 0.1, "keepalive_count_max": 1}, 60, "keepalive"),
+        ({"keepalive_interval": 0}, 0.3, "did not answer for 0.3 s"),
+    ],
+)
+async def test_a_server_that_stops_answering_is_not_waited_for(
+    sftp: SftpServer, options: dict[str, float], answer_seconds: float, reason: str
+) -> None:
+    (sftp.root / "a.png").write_bytes(b"a")
+    host, path, said = sftp_options(sftp.url(), {**sftp.options, **options})
+    place = SftpFolder(sftp.url(), host, path, said, answer_seconds=answer_seconds)
+    [file] = (await listed(place)).values()
+    async with asyncio.timeout(30):
+        with sftp.stopped(), pytest.raises(PlaceError, match=reason):
+            await place.read(file, 10)
+        assert await place.read(file, 10) == b"a"
+        with sftp.stopped(), pytest.raises(PlaceError, match=reason):
+            await listed(place)
+        assert await place.look(file) == file
+        with sftp.stopped():
+            await place.close()
+
+
+async def test_a_server_that_does_not_answer_at_all_is_not_waited_for(sftp: SftpServer) -> None:
+    place = open_place(sftp.url(), {**sftp.options, "connect_timeout": 0.3})
+    async with asyncio.timeout(30):
+        with sftp.stopped(), pytest.raises(PlaceError, match="can't be reached"):
+            await place.check()
+        await place.check()
+        await place.close()
+
+
+async def test_a_large_file_is_read_whole(sftp: SftpServer) -> None:
+    data = os.urandom(700_000)
+    (sftp.root / "a.png").write_bytes(data)
+    place = open_place(sftp.url(), sftp.options)
+    [file] = (await listed(place)).values()
+    assert await place.read(file, len(data)) == data
     await place.close()
 
 

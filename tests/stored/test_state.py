@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from imagesafety.scores import PerceptualHash
 from imagesafety.stored.finding import Finding, Kind
 from imagesafety.stored.place import StoredFile
-from imagesafety.stored.report_file import ReportError, ReportFile
+from imagesafety.stored.report_file import ReportError, ReportFile, ReportSettingError
 from imagesafety.stored.seen import Seen
 from imagesafety.stored.state import Known, State, StateError
 from imagesafety.stored.state_file import default_state_file, locked
@@ -147,3 +148,19 @@ def test_what_is_no_report_is_not_written_to(state: State, tmp_path: Path, text:
     assert path.read_text() == text
     with pytest.raises(ReportError, match="No such file"):
         ReportFile(tmp_path / "none" / "report.jsonl", state)
+
+
+def test_what_is_no_regular_file_is_no_report(tmp_path: Path, state: State) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/null")):
+        with pytest.raises(ReportSettingError, match="it is no regular file"):
+            ReportFile(path, state)
+
+
+def test_a_report_is_of_one_scan_at_a_time(tmp_path: Path, state: State) -> None:
+    path = tmp_path / "report.jsonl"
+    first = ReportFile(path, state)
+    with pytest.raises(ReportError, match="another scan is writing this report"):
+        ReportFile(path, State(tmp_path / "other.sqlite", "file:///other"))
+    first.close()
+    ReportFile(path, state).close()
