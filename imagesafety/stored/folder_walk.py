@@ -37,10 +37,10 @@ def stored_file(name: str, state: os.stat_result) -> StoredFile | None:
     """None for what is no regular file."""
     if not stat.S_ISREG(state.st_mode):
         return None
-    # The inode tells of what was put in its place with time and size kept, as rsync -t does. The
-    # time of the last change of any kind would tell of more, but also of chown, chmod and the hard
-    # links of backups, after each of which all that is stored would be scored anew.
-    version = f"{state.st_mtime_ns}-{state.st_size}-{state.st_ino}"
+    # Time and size, as rsync compares them. The inode would be another one after each mount of what
+    # FUSE shows, and the time of the last change after each chown or hard link of a backup: then
+    # all that is stored would be scored anew.
+    version = f"{state.st_mtime_ns}-{state.st_size}"
     return StoredFile(name, state.st_size, version, max(state.st_mtime, state.st_ctime))
 
 
