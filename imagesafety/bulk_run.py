@@ -139,6 +139,8 @@ class BulkRun(Generic[K]):
                     self._work.put_nowait(attempt)
         except Exception as error:
             self._failure = error  # to be raised when those that came before have their results
+        finally:
+            await _close(images)
         self._source_ended = True
         self._end_if_done()
 
@@ -243,3 +245,9 @@ class BulkRun(Generic[K]):
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self.fail(error)
+
+
+async def _close(source: AsyncIterable[object]) -> None:
+    """Has a generator let go of what it holds, if it was left in the middle."""
+    if isinstance(source, AsyncGenerator):
+        await source.aclose()

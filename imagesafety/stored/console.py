@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from imagesafety.progress import Progress, progress
 from imagesafety.stored.actions import PAST, Outcome
 from imagesafety.stored.finding import Kind
-from imagesafety.stored.place import StoredFile, printable
+from imagesafety.stored.place import UNREADABLE, StoredFile, Unlisted, printable
 from imagesafety.stored.report_file import ReportFile
 from imagesafety.stored.settings import ScanSettings
 from imagesafety.stored.state import Known
@@ -45,6 +45,11 @@ class Console:
                 counts = (f"{count} {name}s" for name, count in self._counts.items() if count)
                 self._bar.note(", ".join(counts))
             self._bar.advance()
+
+    def unlisted(self, part: Unlisted) -> None:
+        """See Listener."""
+        name = printable(part.name)
+        self._print(f"{Kind.PROBLEM}: {UNREADABLE} {name}: {printable(part.message)}")
 
     def written(self) -> None:
         """See Listener."""

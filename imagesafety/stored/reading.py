@@ -65,17 +65,19 @@ async def read_ahead(
             ready.put_nowait(error)
 
     async def read_all() -> None:
+        ended: Exception | None
         try:
             async for file in files:
                 await room.enter(max(file.size, 0))
                 task = asyncio.create_task(read_one(file))
                 reading.add(task)
                 task.add_done_callback(reading.discard)
-            if reading:
-                await asyncio.wait(reading)
-            ready.put_nowait(None)
+            ended = None
         except Exception as error:
-            ready.put_nowait(error)
+            ended = error
+        if reading:  # what was listed before is not read in vain
+            await asyncio.wait(reading)
+        ready.put_nowait(ended)
 
     listing = asyncio.create_task(read_all())
     try:

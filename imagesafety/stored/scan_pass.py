@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -68,6 +68,9 @@ class Listener(Protocol):
     def found(self, file: StoredFile, known: Known, outcome: Outcome, why: str) -> None:
         """A file is done."""
 
+    def unlisted(self, part: Unlisted) -> None:
+        """A part of the place, of which nobody knows what is in it."""
+
     def written(self) -> None:
         """The report may have new lines."""
 
@@ -97,15 +100,23 @@ class ScanPass:
 
     async def run(self, scorer: Scorer) -> None:
         """Raises PlaceError, ServiceTroubleError, and what the scorer raises."""
-        async with contextlib.aclosing(scorer.score(self._images())) as results:
+        # Whatever ends it: nobody reads images any more when they are closed, and the place's
+        # listing, which holds folders open, is closed with them.
+        async with (
+            contextlib.aclosing(self._images()) as images,
+            contextlib.aclosing(scorer.score(images)) as results,
+        ):
             async for result in results:
                 await self._take(result)
 
-    async def _images(self) -> AsyncIterator[BulkImage[Looked]]:
+    async def _images(self) -> AsyncGenerator[BulkImage[Looked], None]:
         async def read(file: StoredFile) -> bytes:
             return await read_patiently(self._place, file, self._most_bytes)
 
-        async with contextlib.aclosing(read_ahead(self._new_files(), read)) as was_read:
+        async with (
+            contextlib.aclosing(self._new_files()) as files,
+            contextlib.aclosing(read_ahead(files, read)) as was_read,
+        ):
             async for file, data in was_read:
                 if isinstance(data, FileTroubleError):
                     await self._trouble(file, data)
@@ -184,7 +195,9 @@ class ScanPass:
         known = self._judge.of(seen, file.version)
         self._record(file, known, self._under_way.pop(file.name, None))
         self._tally.looked_at += 1
-        await self._settle(file, known)
+        outcome = await self._settle(file, known)
+        if not _may_pass(known) and outcome is not Outcome.CHANGED:
+            self._tally.settled += 1
 
     def _record(self, file: StoredFile, known: Known, before: Known | None) -> None:
         """Records it, with a line if it says more than was said before of the same version."""
@@ -197,7 +210,8 @@ class ScanPass:
         similarities = named_similarities(self._judge.policy, known)
         self._state.record(file, known, file_line(self._clock(), file, known, similarities))
 
-    async def _settle(self, file: StoredFile, known: Known) -> None:
+    async def _settle(self, file: StoredFile, known: Known) -> Outcome:
+        """Counts it, and does what is to be done; what became of that."""
         self._tally.count(known.finding, may_pass=_may_pass(known))
         self._listener.written()
         outcome, why = Outcome.NONE, ""
@@ -205,9 +219,10 @@ class ScanPass:
             similarities = named_similarities(self._judge.policy, known)
             hit = Hit(file, known.seen.sha256, known.finding.rule, similarities)
             outcome, why = await self._actor.act(hit)
-            self._tally.count_outcome(outcome)
+            self._tally.count_outcome(outcome, known.finding.rule)
             self._listener.written()
         self._listener.found(file, known, outcome, why)
+        return outcome
 
     def _unlisted(self, part: Unlisted) -> None:
         file = StoredFile(part.name, -1, "not listed")
@@ -216,6 +231,7 @@ class ScanPass:
         self._tally.failed[UNREADABLE] += 1
         self._tally.problems[UNREADABLE] += 1
         self._listener.written()
+        self._listener.unlisted(part)
 
 
 def _says(finding: Finding) -> tuple[object, ...]:

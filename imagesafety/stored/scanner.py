@@ -26,7 +26,7 @@ from imagesafety.stored.tally import Tally
 
 DESCRIBE_SECONDS = 20.0
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 600.0  # seconds, while a place or the service can't be used
-MOST_TRIES = 3  # of one round without anything looked at
+MOST_TRIES = 3  # of one round without progress
 _CLIENT = "scan"  # what the service shares itself out by
 
 TROUBLE = (
@@ -58,37 +58,41 @@ class Scanner:
 
         Raises what is in TROUBLE after a few tries without progress.
         """
-        tries, pause = 0, self.pause
+        tries, pause, tally = 0, self.pause, Tally()
         while not self.stop.is_set():
-            tally = Tally()
+            settled = tally.settled
             try:
                 return tally if await self._until_stopped(self.round(tally)) else None
             except TROUBLE as error:
-                tries = 1 if tally.looked_at else tries + 1
+                # What failed, fails again in each try: to have looked at it is no progress.
+                tries = 1 if tally.settled > settled else tries + 1
                 if tries >= MOST_TRIES:
                     raise
                 self.say(f"{error}; again in {pause:g} s")
+            tally = tally.carried()
             await self._rest(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
         return None
 
     async def for_ever(self, every: float, ended: Callable[[Tally], None]) -> None:
         """Rounds until it is stopped; `ended` is called after each."""
-        pause = self.pause
+        pause, tally = self.pause, Tally()
         while not self.stop.is_set():
-            begun, tally = time.monotonic(), Tally()
+            begun, settled = time.monotonic(), tally.settled
             try:
                 if not await self._until_stopped(self.round(tally)):
                     return
             except (*TROUBLE, MismatchError, PlaceSettingError) as error:
-                if tally.looked_at:
+                if tally.settled > settled:
                     pause = self.pause
+                tally = tally.carried()
                 self.say(f"{error}; again in {pause:g} s")
                 await self._rest(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
                 continue
             pause = self.pause
             ended(tally)
+            tally = Tally()
             await self._rest(max(0.0, begun + every - time.monotonic()))
 
     async def round(self, tally: Tally) -> None:
@@ -123,7 +127,7 @@ class Scanner:
                 scope=Scope(
                     settings.prefix,
                     time.time() - since if since is not None else None,
-                    settings.limit,
+                    settings.limit - tally.settled if settings.limit is not None else None,
                 ),
                 most_bytes=description.limits.max_image_bytes,
                 weights=model.weights_digest,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -14,11 +14,11 @@ from imagesafety.service_address import ServiceAddress
 from imagesafety.stored import scanner as scanner_module
 from imagesafety.stored.actions import Action
 from imagesafety.stored.place import PlaceError
-from imagesafety.stored.scanner import MismatchError, Scanner
+from imagesafety.stored.scanner import MOST_TRIES, MismatchError, Scanner
 from imagesafety.stored.settings import ScanSettings
 from imagesafety.stored.state import State
-from imagesafety.stored.tally import Tally
-from tests.stored.fakes import MODEL, MemoryPlace, MemoryScorer, Watcher
+from imagesafety.stored.tally import Tally, summary
+from tests.stored.fakes import MODEL, MemoryPlace, MemoryScorer, Watcher, unreadable
 
 POLICY = """
 model = "demo"
@@ -107,6 +107,44 @@ async def test_trouble_that_stays_ends_it(scanner: Scanner, service: FakeService
     service.errors = [PlaceError("away")] * 9
     with pytest.raises(PlaceError, match="away"):
         await scanner.once()
+
+
+async def test_files_that_cannot_be_read_are_no_progress(scanner: Scanner) -> None:
+    place = scanner.place
+    assert isinstance(place, MemoryPlace)
+    place.troubles = {"a.png": unreadable()}
+    place.listing_errors = [PlaceError("the rest can't be listed")] * 9
+    with pytest.raises(PlaceError, match="the rest"):
+        await scanner.once()
+    # The first try settles b.png, as the others do nothing.
+    assert len(said(scanner)) == MOST_TRIES - 1
+
+
+async def test_a_retry_forgets_nothing_that_was_done(scanner: Scanner) -> None:
+    place = scanner.place
+    assert isinstance(place, MemoryPlace)
+    place.stored = {"a.png": b"fine", "b.png": b"bad", "c.png": b"bad too"}
+    place.listing_errors = [PlaceError("a moment")]
+    tally = await scanner.once()
+    assert tally is not None
+    lines = list(summary(tally, "memory", Action.DELETE))
+    assert lines[0] == "memory: 3 files, 3 looked at now, 0 before"
+    assert "  2 hits: bad 2" in lines
+    assert "  2 deleted" in lines
+    assert tally.complete
+
+
+async def test_a_limit_is_for_all_tries(scanner: Scanner) -> None:
+    place = scanner.place
+    assert isinstance(place, MemoryPlace)
+    place.stored = {"0.png": b"fine"}
+    place.listing_errors = [PlaceError("a moment")]
+    scanner.settings = replace(scanner.settings, limit=2)
+    more = {f"{number}.png": b"fine" for number in range(1, 5)}
+    scanner.say = lambda message: place.stored.update(more)
+    tally = await scanner.once()
+    assert tally is not None
+    assert (tally.looked_at, place.reads) == (2, ["0.png", "1.png"])
 
 
 async def test_a_policy_for_another_model_is_not_applied(
