@@ -24,6 +24,7 @@ from imagesafety.bulk_pace import Pace
 from imagesafety.bulk_requests import BulkOptions, refusal
 from imagesafety.bulk_stream import Stream, StreamTerms
 from imagesafety.client import ScoringClient
+from imagesafety.closed_at_end import close_source
 from imagesafety.room import Room
 from imagesafety.scores import ImageScores, Limits
 from imagesafety.scoring_error import ScoringError, ServiceUnavailableError
@@ -140,7 +141,7 @@ class BulkRun(Generic[K]):
         except Exception as error:
             self._failure = error  # to be raised when those that came before have their results
         finally:
-            await _close(images)
+            await close_source(images)
         self._source_ended = True
         self._end_if_done()
 
@@ -245,9 +246,3 @@ class BulkRun(Generic[K]):
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self.fail(error)
-
-
-async def _close(source: AsyncIterable[object]) -> None:
-    """Has a generator let go of what it holds, if it was left in the middle."""
-    if isinstance(source, AsyncGenerator):
-        await source.aclose()

@@ -64,6 +64,10 @@ class Console:
         """Tells what a round came to."""
         for line in summary(tally, self._place, self._settings.action):
             self._print(printable(line))
+        nothing = not tally.files and not tally.failed and not tally.recovered
+        if nothing and self._settings.since_seconds is None:  # which may well find nothing new
+            prefix = printable(self._settings.prefix)
+            self.say(f"no file's name begins with {prefix}" if prefix else "there are no files")
 
     def _done(self, outcome: Outcome, why: str) -> str:
         past = PAST[self._settings.action]

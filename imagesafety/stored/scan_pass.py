@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import hashlib
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -23,12 +21,11 @@ from imagesafety.stored.place import (
     Unlisted,
     too_large,
 )
-from imagesafety.stored.reading import read_ahead, read_patiently
+from imagesafety.stored.reading import read_ahead, read_patiently, sha256_of
 from imagesafety.stored.seen import Seen, seen_by_error, seen_by_scores, seen_by_trouble
 from imagesafety.stored.state import Known, State
 from imagesafety.stored.tally import Tally
 
-_HASHED_INLINE = 256 * 1024  # bytes that are hashed faster than a thread is asked to
 _OVERRIDDEN = "OVERRIDDEN"  # why there are no scores of a file that is allowed or denied
 
 
@@ -96,6 +93,8 @@ class ScanPass:
         self._place, self._state, self._judge, self._actor = place, state, judge, actor
         self._tally, self._listener, self._scope = tally, listener, scope
         self._most_bytes, self._weights, self._clock = most_bytes, weights, clock
+        self.ended_by_limit = False
+        """Whether there are files that were not looked at."""
         self._under_way: dict[str, Known | None] = {}  # with what is recorded of each
 
     async def run(self, scorer: Scorer) -> None:
@@ -121,7 +120,7 @@ class ScanPass:
                 if isinstance(data, FileTroubleError):
                     await self._trouble(file, data)
                     continue
-                sha256 = await _sha256(data)
+                sha256 = await sha256_of(data)
                 if not data:
                     seen = Seen(sha256, "EMPTY_IMAGE", "there is nothing in it")
                     await self._finish(file, seen)
@@ -146,6 +145,7 @@ class ScanPass:
                 if await self._is_known(entry, before):
                     continue
                 if taken == self._scope.limit:
+                    self.ended_by_limit = True
                     return
                 taken += 1
                 self._under_way[entry.name] = before
@@ -241,9 +241,3 @@ def _says(finding: Finding) -> tuple[object, ...]:
 def _may_pass(known: Known) -> bool:
     """Whether the file is to be looked at again."""
     return known.seen.may_pass and known.finding.kind in (Kind.FLAG, Kind.SHADOW, Kind.PROBLEM)
-
-
-async def _sha256(data: bytes) -> bytes:
-    if len(data) <= _HASHED_INLINE:
-        return hashlib.sha256(data).digest()
-    return (await asyncio.to_thread(hashlib.sha256, data)).digest()
