@@ -64,7 +64,11 @@ def add_to(commands: Commands) -> None:
 
 
 def _add_what(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--since", help="only files of this time: a number with m, h, d or w")
+    parser.add_argument(
+        "--since",
+        help="only files of this time: a number with m, h, d or w; with --every, and those since "
+        "the last complete round",
+    )
     parser.add_argument("--prefix", default="", help="only files whose names begin so")
     parser.add_argument("--limit", type=int, metavar="N", help="look at no more than N files")
     parser.add_argument(
