@@ -11,9 +11,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from imagesafety.override_list import OverrideEntry, parse_overrides
 from imagesafety.recorded import MEDIA_TYPE, RecordedStream, RecordedStreamError
 
 TIMEOUT = 60.0  # seconds without a byte
+_OVERRIDES = "/api/v1/overrides/export?format=csv"
 
 
 class AdminApiError(Exception):
@@ -47,8 +49,20 @@ class AdminApi:
                 raise AdminApiError(f"{self._url} is not the admin address of a gateway")
             yield RecordedStream(_lines(response))
 
-    def _open(self, path: str) -> Any:
-        headers = {"Accept": MEDIA_TYPE}
+    def overrides(self) -> tuple[OverrideEntry, ...]:
+        """What administrators say of files now. Raises AdminApiError, OverrideListError."""
+        with contextlib.closing(self._open(_OVERRIDES, "text/csv")) as response:
+            if response.headers.get_content_type() != "text/csv":
+                raise AdminApiError(f"{self._url} is not the admin address of a gateway")
+            try:
+                text = response.read().decode("utf-8-sig")
+            except (OSError, http.client.HTTPException, UnicodeDecodeError) as error:
+                message = f"the overrides of {self._url} can't be read: {error}"
+                raise AdminApiError(message) from error
+        return parse_overrides(text, f"the overrides of {self._url}")
+
+    def _open(self, path: str, media_type: str = MEDIA_TYPE) -> Any:
+        headers = {"Accept": media_type}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         # The scheme was checked to be http or https.

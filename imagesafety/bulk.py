@@ -77,8 +77,9 @@ class BulkScorer(ClosedAtEnd):
         """The result of each image, in the order in which they finish.
 
         The source is read no faster than the service works. What it raises, is raised when the
-        images before have their results. Raises ServiceUnavailableError when no replica answers for
-        too long, and ScoringError when the service does not take the options.
+        images before have their results; a generator is closed at the end. Raises
+        ServiceUnavailableError when no replica answers for too long, and ScoringError when the
+        service does not take the options.
         """
         description = await self._described()
         run: BulkRun[K] = BulkRun(self._client, self._options, description.limits, self._terms)

@@ -24,6 +24,7 @@ from imagesafety.bulk_pace import Pace
 from imagesafety.bulk_requests import BulkOptions, refusal
 from imagesafety.bulk_stream import Stream, StreamTerms
 from imagesafety.client import ScoringClient
+from imagesafety.closed_at_end import close_source
 from imagesafety.room import Room
 from imagesafety.scores import ImageScores, Limits
 from imagesafety.scoring_error import ScoringError, ServiceUnavailableError
@@ -139,6 +140,8 @@ class BulkRun(Generic[K]):
                     self._work.put_nowait(attempt)
         except Exception as error:
             self._failure = error  # to be raised when those that came before have their results
+        finally:
+            await close_source(images)
         self._source_ended = True
         self._end_if_done()
 

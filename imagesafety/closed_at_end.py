@@ -1,8 +1,9 @@
-"""Clients that close when the block ends in which they are used."""
+"""What is closed in the end: clients after the block in which they are used, and sources."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterable
 from types import TracebackType
 from typing import Self
 
@@ -24,3 +25,9 @@ class ClosedAtEnd(ABC):
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+async def close_source(source: AsyncIterable[object]) -> None:
+    """Has a generator let go of what it holds, if it was left in the middle."""
+    if isinstance(source, AsyncGenerator):
+        await source.aclose()

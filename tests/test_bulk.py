@@ -353,3 +353,24 @@ async def test_two_sources_may_be_scored_at_once() -> None:
 
         for results in await asyncio.gather(run(), run()):
             assert_scored(results, 200)
+
+
+async def test_a_source_in_the_middle_is_closed_when_a_run_fails() -> None:
+    closed: list[int] = []
+
+    async def endless() -> AsyncIterator[BulkImage[int]]:
+        number = 0
+        try:
+            while True:
+                yield BulkImage(number, b"1")
+                number += 1
+        finally:
+            closed.append(number)
+
+    async with replica(never) as (target, service, server):
+        scoring = asyncio.create_task(all_of(target, endless(), patience_seconds=0.5))
+        await service.until(lambda: service.came.total() > 10)
+        await server.stop(0)
+        with pytest.raises(ServiceUnavailableError):
+            await scoring
+    assert len(closed) == 1

@@ -122,6 +122,9 @@ class _Api:
         format_ = _choice(ListFormat, "format", query.get("format", ListFormat.CSV))
         action = _choice(OverrideAction, "action", query.get("action", OverrideAction.DENY))
         kind = _choice(HashKind, "kind", query["kind"]) if query.get("kind") else None
+        # A list that lacks what was allowed would have a scan remove it.
+        if (trouble := self._store.trouble()) is not None:
+            raise LedgerUnavailableError(trouble)
         entries = self._store.current.entries
         content = await asyncio.to_thread(export, entries, format_, action=action, kind=kind)
         media_type, suffix = FILE_TYPES[format_]

@@ -10,6 +10,7 @@ from imagesafety.command.quarantine import add_quarantine_options
 from imagesafety.command.service_options import add_service_options
 from imagesafety.command.subcommands import Commands
 
+ADMIN_TOKEN = "IMAGESAFETY_ADMIN_TOKEN"  # noqa: S105 - the variable's name
 PICT_RS_KEY = "IMAGESAFETY_PICT_RS_API_KEY"  # the variable's name
 
 _DESCRIPTION = """\
@@ -51,7 +52,10 @@ def add_to(commands: Commands) -> None:
     )
     add_service_options(parser)
     parser.add_argument(
-        "--overrides", type=Path, metavar="FILE", help="CSV that the admin pages export"
+        "--overrides",
+        metavar="FILE|URL|none",
+        help="CSV that the admin pages export, or the gateway's admin address, which is asked in "
+        f"each round, with the token in {ADMIN_TOKEN}; --yes needs it, or none",
     )
     _add_what(parser)
     _add_how(parser)
@@ -60,7 +64,11 @@ def add_to(commands: Commands) -> None:
 
 
 def _add_what(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--since", help="only files of this time: a number with m, h, d or w")
+    parser.add_argument(
+        "--since",
+        help="only files of this time: a number with m, h, d or w; with --every, and those since "
+        "the last complete round",
+    )
     parser.add_argument("--prefix", default="", help="only files whose names begin so")
     parser.add_argument("--limit", type=int, metavar="N", help="look at no more than N files")
     parser.add_argument(

@@ -12,12 +12,13 @@ import sys
 from pathlib import Path
 
 from imagesafety.command.scan import PICT_RS_KEY
+from imagesafety.command.scan_overrides import UNSAID, overrides_of
 from imagesafety.command.service_options import (
     ServiceOptionsError,
     not_reached,
     service_address,
 )
-from imagesafety.override_list import OverrideListError, load_overrides
+from imagesafety.override_list import OverrideListError
 from imagesafety.policy_file import PolicyError, find_policy, load_policy
 from imagesafety.scoring_error import ScoringError, ServiceUnavailableError
 from imagesafety.since import parse_period
@@ -52,6 +53,8 @@ def run(options: argparse.Namespace) -> int:
         settings = _settings(options, place)
         if settings.action is not Action.REPORT and place.removing == "delete":
             print(_BEHIND_ITS_BACK, file=sys.stderr)
+        if settings.action is not Action.REPORT and options.overrides is None:
+            print(f"imagesafety: --yes needs more: {UNSAID}", file=sys.stderr)
         return asyncio.run(_scan(settings, place))
     except _WRONG as error:
         return _say(str(error), 2)
@@ -99,8 +102,6 @@ def _settings(options: argparse.Namespace, place: Place) -> ScanSettings:
     """Raises one of _WRONG, and OSError."""
     policy = find_policy(options.policy)
     load_policy(policy)
-    if options.overrides is not None:
-        load_overrides(options.overrides)
     if options.limit is not None and options.limit < 1:
         raise PlaceSettingError("--limit is a number over 0")
     if options.prefix and place.removing == "purge":
@@ -110,15 +111,17 @@ def _settings(options: argparse.Namespace, place: Place) -> ScanSettings:
         service.tls.credentials()
     action = Action(options.action)
     check_action(action, place)
+    acts = action is not Action.REPORT
+    quarantine = _quarantine(options, place) if action is Action.QUARANTINE else None
     return ScanSettings(
         policy=policy,
         service=service,
         state_file=options.state or default_state_file(place.identity, os.environ),
-        overrides=options.overrides,
+        overrides=overrides_of(options.overrides, acts=options.yes and acts),
         report_file=options.report,
         action=action,
         apply=options.yes,
-        quarantine=_quarantine(options, place) if action is Action.QUARANTINE else None,
+        quarantine=quarantine,
         prefix=options.prefix,
         since_seconds=_seconds(options.since),
         limit=options.limit,

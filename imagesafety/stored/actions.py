@@ -14,12 +14,14 @@ from imagesafety.stored.place import (
     GONE,
     FileTroubleError,
     Place,
+    PlaceError,
     PlaceSettingError,
     StoredFile,
     as_name,
 )
 from imagesafety.stored.quarantine import Quarantine, QuarantineError
 from imagesafety.stored.reading import read_patiently
+from imagesafety.stored.sealing import SealError
 from imagesafety.stored.state import Line, OpenAction, State
 
 
@@ -114,7 +116,7 @@ class Actor:
         """Finds out what became of actions that a kill broke off; how many had been done.
 
         What was not done is done when a scan finds the file again, if it still is a hit then.
-        Raises PlaceError.
+        Raises PlaceError, also for a quarantine that can't be asked.
         """
         done = 0
         for journal in self._state.open_actions():
@@ -130,7 +132,7 @@ class Actor:
             if journal.action == Action.QUARANTINE:
                 if self._quarantine is None:
                     continue
-                holds = await asyncio.to_thread(self._quarantine.holds, journal.sha256)
+                holds = await asyncio.to_thread(_holds, self._quarantine, journal.sha256)
                 outcome = Outcome.DONE if holds else Outcome.GONE
             done += outcome is Outcome.DONE
             self._end(journal, outcome, "")
@@ -180,3 +182,13 @@ class Actor:
         if forget is None:
             forget = outcome is not Outcome.FAILED
         self._state.end_action(journal, outcome, time.time(), line, forget=forget)
+
+
+def _holds(quarantine: Quarantine, digest: bytes) -> bool:
+    """Whether it has the file, whole. Raises PlaceError where nobody can tell."""
+    try:
+        return hashlib.sha256(quarantine.get(digest)).digest() == digest
+    except QuarantineError as error:
+        if isinstance(error.__cause__, FileNotFoundError | SealError):
+            return False
+        raise PlaceError(str(error)) from error

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from imagesafety.progress import Progress, progress
 from imagesafety.stored.actions import PAST, Outcome
 from imagesafety.stored.finding import Kind
-from imagesafety.stored.place import StoredFile, printable
+from imagesafety.stored.place import UNREADABLE, StoredFile, Unlisted, printable
 from imagesafety.stored.report_file import ReportFile
 from imagesafety.stored.settings import ScanSettings
 from imagesafety.stored.state import Known
@@ -46,6 +46,11 @@ class Console:
                 self._bar.note(", ".join(counts))
             self._bar.advance()
 
+    def unlisted(self, part: Unlisted) -> None:
+        """See Listener."""
+        name = printable(part.name)
+        self._print(f"{Kind.PROBLEM}: {UNREADABLE} {name}: {printable(part.message)}")
+
     def written(self) -> None:
         """See Listener."""
         if self._report is not None:
@@ -59,6 +64,10 @@ class Console:
         """Tells what a round came to."""
         for line in summary(tally, self._place, self._settings.action):
             self._print(printable(line))
+        nothing = not tally.files and not tally.failed and not tally.recovered
+        if nothing and self._settings.since_seconds is None:  # which may well find nothing new
+            prefix = printable(self._settings.prefix)
+            self.say(f"no file's name begins with {prefix}" if prefix else "there are no files")
 
     def _done(self, outcome: Outcome, why: str) -> str:
         past = PAST[self._settings.action]

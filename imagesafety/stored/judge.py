@@ -22,17 +22,24 @@ class Judge:
     """One policy and one list of overrides, applied to the scores of one model."""
 
     def __init__(
-        self, policy: Policy, allowances: Allowances, model: ModelIdentity, state: State
+        self,
+        policy: Policy,
+        allowances: Allowances,
+        model: ModelIdentity,
+        state: State,
+        terms: str = "",
     ) -> None:
+        """`terms` says on what it depends which files the service can look at."""
         self.policy, self.allowances = policy, allowances
         self._state = state
         asked = [policy.concepts_digest, policy.tiles, *map(repr, policy.closer_when)]
         weights = f"{model.name} {model.weights_digest}"
         self._scoring = state.scoring(
-            _digest(weights, asked, allowances.by_look),
+            _digest(weights, asked, allowances.by_look, terms),
             weights,
             policy.text,
             has_hashes=allowances.by_look,
+            terms=terms,
         )
         self._judging = state.judging(_digest(policy.digest, allowances.digest))
         self._transfers: dict[int, Transfer | None] = {}
@@ -63,7 +70,9 @@ class Judge:
         if old.model != self._scoring.model:
             return None
         if not known.seen.views:
-            return known.seen
+            # What was too large or of no known type may be looked at under other limits, or by a
+            # newer version. That is one more look at all of these, and not one in each round.
+            return known.seen if old.terms == self._scoring.terms else None
         transfer = self._transfer(old)
         if (
             transfer is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 
 from imagesafety.room import Room
@@ -17,6 +18,7 @@ from imagesafety.stored.place import (
 
 FILES_AT_ONCE = 16
 BYTES_AT_ONCE = 64 * 1024 * 1024
+_HASHED_INLINE = 256 * 1024  # bytes that are hashed faster than a thread is asked to
 _PAUSES = (0.5, 2.0)  # seconds between tries to read a file
 
 Read = Callable[[StoredFile], Awaitable[bytes]]
@@ -39,6 +41,13 @@ async def read_patiently(place: Place, file: StoredFile, most: int) -> bytes:
             await asyncio.sleep(pause)
     await place.check()
     raise FileTroubleError(UNREACHABLE, said)
+
+
+async def sha256_of(data: bytes) -> bytes:
+    """The SHA-256, without keeping others waiting."""
+    if len(data) <= _HASHED_INLINE:
+        return hashlib.sha256(data).digest()
+    return (await asyncio.to_thread(hashlib.sha256, data)).digest()
 
 
 async def read_ahead(
@@ -65,17 +74,19 @@ async def read_ahead(
             ready.put_nowait(error)
 
     async def read_all() -> None:
+        ended: Exception | None
         try:
             async for file in files:
                 await room.enter(max(file.size, 0))
                 task = asyncio.create_task(read_one(file))
                 reading.add(task)
                 task.add_done_callback(reading.discard)
-            if reading:
-                await asyncio.wait(reading)
-            ready.put_nowait(None)
+            ended = None
         except Exception as error:
-            ready.put_nowait(error)
+            ended = error
+        if reading:  # what was listed before is not read in vain
+            await asyncio.wait(reading)
+        ready.put_nowait(ended)
 
     listing = asyncio.create_task(read_all())
     try:

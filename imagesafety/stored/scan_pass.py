@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import hashlib
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,12 +21,11 @@ from imagesafety.stored.place import (
     Unlisted,
     too_large,
 )
-from imagesafety.stored.reading import read_ahead, read_patiently
+from imagesafety.stored.reading import read_ahead, read_patiently, sha256_of
 from imagesafety.stored.seen import Seen, seen_by_error, seen_by_scores, seen_by_trouble
 from imagesafety.stored.state import Known, State
 from imagesafety.stored.tally import Tally
 
-_HASHED_INLINE = 256 * 1024  # bytes that are hashed faster than a thread is asked to
 _OVERRIDDEN = "OVERRIDDEN"  # why there are no scores of a file that is allowed or denied
 
 
@@ -68,6 +65,9 @@ class Listener(Protocol):
     def found(self, file: StoredFile, known: Known, outcome: Outcome, why: str) -> None:
         """A file is done."""
 
+    def unlisted(self, part: Unlisted) -> None:
+        """A part of the place, of which nobody knows what is in it."""
+
     def written(self) -> None:
         """The report may have new lines."""
 
@@ -93,24 +93,34 @@ class ScanPass:
         self._place, self._state, self._judge, self._actor = place, state, judge, actor
         self._tally, self._listener, self._scope = tally, listener, scope
         self._most_bytes, self._weights, self._clock = most_bytes, weights, clock
+        self.ended_by_limit = False
+        """Whether there are files that were not looked at."""
         self._under_way: dict[str, Known | None] = {}  # with what is recorded of each
 
     async def run(self, scorer: Scorer) -> None:
         """Raises PlaceError, ServiceTroubleError, and what the scorer raises."""
-        async with contextlib.aclosing(scorer.score(self._images())) as results:
+        # Whatever ends it: nobody reads images any more when they are closed, and the place's
+        # listing, which holds folders open, is closed with them.
+        async with (
+            contextlib.aclosing(self._images()) as images,
+            contextlib.aclosing(scorer.score(images)) as results,
+        ):
             async for result in results:
                 await self._take(result)
 
-    async def _images(self) -> AsyncIterator[BulkImage[Looked]]:
+    async def _images(self) -> AsyncGenerator[BulkImage[Looked], None]:
         async def read(file: StoredFile) -> bytes:
             return await read_patiently(self._place, file, self._most_bytes)
 
-        async with contextlib.aclosing(read_ahead(self._new_files(), read)) as was_read:
+        async with (
+            contextlib.aclosing(self._new_files()) as files,
+            contextlib.aclosing(read_ahead(files, read)) as was_read,
+        ):
             async for file, data in was_read:
                 if isinstance(data, FileTroubleError):
                     await self._trouble(file, data)
                     continue
-                sha256 = await _sha256(data)
+                sha256 = await sha256_of(data)
                 if not data:
                     seen = Seen(sha256, "EMPTY_IMAGE", "there is nothing in it")
                     await self._finish(file, seen)
@@ -135,6 +145,7 @@ class ScanPass:
                 if await self._is_known(entry, before):
                     continue
                 if taken == self._scope.limit:
+                    self.ended_by_limit = True
                     return
                 taken += 1
                 self._under_way[entry.name] = before
@@ -184,7 +195,9 @@ class ScanPass:
         known = self._judge.of(seen, file.version)
         self._record(file, known, self._under_way.pop(file.name, None))
         self._tally.looked_at += 1
-        await self._settle(file, known)
+        outcome = await self._settle(file, known)
+        if not _may_pass(known) and outcome is not Outcome.CHANGED:
+            self._tally.settled += 1
 
     def _record(self, file: StoredFile, known: Known, before: Known | None) -> None:
         """Records it, with a line if it says more than was said before of the same version."""
@@ -197,7 +210,8 @@ class ScanPass:
         similarities = named_similarities(self._judge.policy, known)
         self._state.record(file, known, file_line(self._clock(), file, known, similarities))
 
-    async def _settle(self, file: StoredFile, known: Known) -> None:
+    async def _settle(self, file: StoredFile, known: Known) -> Outcome:
+        """Counts it, and does what is to be done; what became of that."""
         self._tally.count(known.finding, may_pass=_may_pass(known))
         self._listener.written()
         outcome, why = Outcome.NONE, ""
@@ -205,9 +219,10 @@ class ScanPass:
             similarities = named_similarities(self._judge.policy, known)
             hit = Hit(file, known.seen.sha256, known.finding.rule, similarities)
             outcome, why = await self._actor.act(hit)
-            self._tally.count_outcome(outcome)
+            self._tally.count_outcome(outcome, known.finding.rule)
             self._listener.written()
         self._listener.found(file, known, outcome, why)
+        return outcome
 
     def _unlisted(self, part: Unlisted) -> None:
         file = StoredFile(part.name, -1, "not listed")
@@ -216,6 +231,7 @@ class ScanPass:
         self._tally.failed[UNREADABLE] += 1
         self._tally.problems[UNREADABLE] += 1
         self._listener.written()
+        self._listener.unlisted(part)
 
 
 def _says(finding: Finding) -> tuple[object, ...]:
@@ -225,9 +241,3 @@ def _says(finding: Finding) -> tuple[object, ...]:
 def _may_pass(known: Known) -> bool:
     """Whether the file is to be looked at again."""
     return known.seen.may_pass and known.finding.kind in (Kind.FLAG, Kind.SHADOW, Kind.PROBLEM)
-
-
-async def _sha256(data: bytes) -> bytes:
-    if len(data) <= _HASHED_INLINE:
-        return hashlib.sha256(data).digest()
-    return (await asyncio.to_thread(hashlib.sha256, data)).digest()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from imagesafety.override_list import OverrideEntry
 from imagesafety.service_address import ServiceAddress
 from imagesafety.stored.actions import Action
 
@@ -30,7 +31,7 @@ class ScanSettings:
     policy: Path
     service: ServiceAddress
     state_file: Path
-    overrides: Path | None = None
+    overrides: Callable[[], Sequence[OverrideEntry]] = tuple  # there are none
     report_file: Path | None = None
     action: Action = Action.REPORT
     apply: bool = False

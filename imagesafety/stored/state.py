@@ -10,77 +10,23 @@ import contextlib
 import json
 import secrets
 import sqlite3
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 from imagesafety.stored.finding import Finding, Kind
 from imagesafety.stored.place import StoredFile, as_bytes, one_line
 from imagesafety.stored.seen import Seen, pack_hashes, pack_views, unpack_hashes, unpack_views
+from imagesafety.stored.state_rows import Known as Known  # others import them from here
+from imagesafety.stored.state_rows import Line as Line
+from imagesafety.stored.state_rows import OpenAction as OpenAction
+from imagesafety.stored.state_rows import Scoring as Scoring
+from imagesafety.stored.state_tables import ADDED, TABLES
 
 _FORMAT = "1"
-_TABLES = """
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS scorings (
-    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, model TEXT NOT NULL, policy TEXT NOT NULL,
-    has_hashes INTEGER NOT NULL
-);
-CREATE TABLE IF NOT EXISTS judgings (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE);
-CREATE TABLE IF NOT EXISTS files (
-    name BLOB PRIMARY KEY, version TEXT NOT NULL, sha256 BLOB, scoring INTEGER NOT NULL,
-    judging INTEGER NOT NULL, problem TEXT NOT NULL, message TEXT NOT NULL,
-    may_pass INTEGER NOT NULL, partial TEXT NOT NULL, total_frames INTEGER NOT NULL,
-    views BLOB NOT NULL, hashes TEXT NOT NULL,
-    kind TEXT NOT NULL, rule TEXT NOT NULL, view INTEGER, reason TEXT NOT NULL, why TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS actions (
-    id INTEGER PRIMARY KEY, name BLOB NOT NULL, version TEXT NOT NULL, sha256 BLOB NOT NULL,
-    action TEXT NOT NULL, rule TEXT NOT NULL, begun_at REAL NOT NULL, ended_at REAL,
-    outcome TEXT NOT NULL DEFAULT ''
-);
-CREATE INDEX IF NOT EXISTS actions_open ON actions (id) WHERE ended_at IS NULL;
-CREATE TABLE IF NOT EXISTS lines (id INTEGER PRIMARY KEY AUTOINCREMENT, content TEXT NOT NULL);
-"""
-
-Line = Mapping[str, object]
-"""A line of the report, without its number."""
 
 
 class StateError(Exception):
     """A state file that can't be used; the message is one line."""
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """What similarities depend on: the model with its weights, and what was asked of it."""
-
-    id: int
-    model: str
-    policy: str
-    has_hashes: bool
-
-
-@dataclass(frozen=True)
-class Known:
-    """What is recorded of a file in one version."""
-
-    version: str
-    scoring: int
-    judging: int
-    seen: Seen
-    finding: Finding
-
-
-@dataclass(frozen=True)
-class OpenAction:
-    """An action that was begun, and of which nobody has written that it ended."""
-
-    id: int
-    name: bytes
-    version: str
-    sha256: bytes
-    action: str
-    rule: str
 
 
 class State:
@@ -95,8 +41,9 @@ class State:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
             with self._transaction():
-                for statement in _TABLES.split(";"):
+                for statement in TABLES.split(";"):
                     self._db.execute(statement)
+                self._add_columns()
             known = self._meta("format", _FORMAT), self._meta("place", place)
             self.id = self._meta("id", secrets.token_hex(8))
         except (OSError, sqlite3.Error) as error:
@@ -110,12 +57,15 @@ class State:
         """Closes the file."""
         self._db.close()
 
-    def scoring(self, key: str, model: str, policy: str, *, has_hashes: bool) -> Scoring:
+    def scoring(
+        self, key: str, model: str, policy: str, *, has_hashes: bool, terms: str = ""
+    ) -> Scoring:
         """The scoring with this key, made if it is a new one."""
         with self._transaction():
             self._db.execute(
-                "INSERT OR IGNORE INTO scorings (key, model, policy, has_hashes) VALUES (?,?,?,?)",
-                (key, model, policy, has_hashes),
+                "INSERT OR IGNORE INTO scorings (key, model, policy, has_hashes, terms)"
+                " VALUES (?,?,?,?,?)",
+                (key, model, policy, has_hashes, terms),
             )
         found = self._db.execute("SELECT id FROM scorings WHERE key = ?", (key,)).fetchone()
         return self.scoring_of(found[0])
@@ -123,9 +73,9 @@ class State:
     def scoring_of(self, id: int) -> Scoring:  # noqa: A002
         """The scoring that a file was recorded with."""
         row = self._db.execute(
-            "SELECT id, model, policy, has_hashes FROM scorings WHERE id = ?", (id,)
+            "SELECT id, model, policy, has_hashes, terms FROM scorings WHERE id = ?", (id,)
         ).fetchone()
-        return Scoring(row[0], row[1], row[2], bool(row[3]))
+        return Scoring(row[0], row[1], row[2], bool(row[3]), row[4])
 
     def judging(self, key: str) -> int:
         """The number of a way to judge similarities, made if it is a new one."""
@@ -214,6 +164,18 @@ class State:
         with self._transaction():
             self._db.execute("DELETE FROM files WHERE name = ?", (as_bytes(name),))
 
+    def open_since(self, prefix: str) -> float | None:
+        """From when on not all files with the prefix were looked at, as far as rounds have said."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (_since(prefix),)).fetchone()
+        return float(row[0]) if row is not None else None
+
+    def leave_open(self, prefix: str, since: float) -> None:
+        """Records what `open_since` tells from now on."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT OR REPLACE INTO meta VALUES (?, ?)", (_since(prefix), repr(since))
+            )
+
     def lines_after(self, number: int) -> Iterator[tuple[int, Line]]:
         """The lines of the report from the one after `number` on."""
         rows = self._db.execute("SELECT id, content FROM lines WHERE id > ? ORDER BY id", (number,))
@@ -234,6 +196,12 @@ class State:
         if line is not None:
             self._db.execute("INSERT INTO lines (content) VALUES (?)", (json.dumps(line),))
 
+    def _add_columns(self) -> None:
+        for table, (column, kind) in ADDED.items():
+            rows = self._db.execute(f"PRAGMA table_info({table})")
+            if column not in [row[1] for row in rows]:
+                self._db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
+
     def _meta(self, key: str, value: str) -> str:
         """The value that was recorded first."""
         self._db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, value))
@@ -244,7 +212,12 @@ class State:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._db.execute("COMMIT")  # for which there may be no room
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # SQLite may have gone back by itself
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
+
+
+def _since(prefix: str) -> str:
+    return f"open since {as_bytes(prefix).hex()}"

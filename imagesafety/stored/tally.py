@@ -16,6 +16,8 @@ class Tally:
 
     files: int = 0
     looked_at: int = 0  # read and scored in this round, and not in one before
+    settled: int = 0  # of these, what no further try looks at again: so much nearer to the end
+    removed: Counter[str] = field(default_factory=Counter)  # hits that are gone now, by rule
     kinds: Counter[Kind] = field(default_factory=Counter)
     rules: dict[Kind, Counter[str]] = field(default_factory=dict)
     problems: Counter[str] = field(default_factory=Counter)
@@ -34,9 +36,26 @@ class Tally:
         if may_pass:
             self.failed[finding.reason or "PARTIAL"] += 1
 
-    def count_outcome(self, outcome: Outcome) -> None:
-        """Counts what became of a hit."""
+    def count_outcome(self, outcome: Outcome, rule: str) -> None:
+        """Counts what became of a hit of a rule."""
         self.outcomes[outcome] += 1
+        if outcome in (Outcome.DONE, Outcome.GONE):
+            self.removed[rule] += 1
+
+    def carried(self) -> Tally:
+        """What the next try of the same round begins with: what it will not come across."""
+        gone = self.removed.total()
+        ended = {outcome: self.outcomes[outcome] for outcome in (Outcome.DONE, Outcome.GONE)}
+        return Tally(
+            files=gone,
+            looked_at=self.settled,
+            settled=self.settled,
+            removed=Counter(self.removed),
+            kinds=Counter({Kind.HIT: gone}),
+            rules={Kind.HIT: Counter(self.removed)} if gone else {},
+            outcomes=Counter(ended),
+            recovered=self.recovered,
+        )
 
     @property
     def complete(self) -> bool:

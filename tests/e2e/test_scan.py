@@ -33,6 +33,9 @@ def service() -> Iterator[Service]:
         yield service
 
 
+PURGE = ("--action", "purge", "--yes", "--overrides", "none")
+
+
 @dataclass
 class Scan:
     """A scan of one place, with its state and report in a folder of its own."""
@@ -198,12 +201,12 @@ def remove(kind: str, place: Place, files: list[Made], folder: Path) -> None:
     """Acts on what was found: says so first, does it then, killed on the way; each once."""
     bad = {file.name: file.data for file in files if file.planted}
     rest = {file.name: file.data for file in files if not file.planted}
-    scan, action = place.scan, ["--action", "delete"]
+    scan, action = place.scan, ["--action", "delete", "--overrides", "none"]
     if kind != "folder":
         made = imagesafety("quarantine", "key", str(folder / "key"))
         assert (made.returncode, (folder / "key").stat().st_mode & 0o777) == (0, 0o600)
         action = ["--action", "quarantine", "--quarantine", str(folder / "away")]
-        action += ["--quarantine-key", str(folder / "key")]
+        action += ["--overrides", "none", "--quarantine-key", str(folder / "key")]
     code, output, errors = scan.run(*action)
     past = "deleted" if kind == "folder" else "moved to quarantine"
     assert code == 0
@@ -249,7 +252,9 @@ def test_sound_and_broken_media_are_told_apart(service: Service, tmp_path: Path)
     bad = {file.name for file in files if file.planted}
     with in_folder(files, service.address, tmp_path) as place:
         scan = place.scan
-        code, output, errors = scan.run("--verbose", "--action", "delete", "--yes")
+        code, output, errors = scan.run(
+            *("--verbose", "--action", "delete", "--yes", "--overrides", "none")
+        )
         lines = scan.lines()
         problems = Counter(line["name"] for line in lines if line["kind"] == "problem")
         assert code == 0, errors + output
@@ -279,7 +284,7 @@ async def test_pict_rs_is_scanned_and_purged(service: Service, tmp_path: Path) -
         assert f"{len(bad)} would be purged" in output
         assert {line["sha256"] for line in scan.lines("hit")} == bad
         assert len(fake.files) == len(by_hash)
-        code, output, errors = await asyncio.to_thread(scan.run, "--action", "purge", "--yes")
+        code, output, errors = await asyncio.to_thread(scan.run, *PURGE)
         assert code == 0, errors
         assert f"{len(bad)} purged" in output
         assert len(fake.purged) == len(bad)
@@ -289,7 +294,7 @@ async def test_pict_rs_is_scanned_and_purged(service: Service, tmp_path: Path) -
         # What comes back is a hit again, without being scored again.
         again = next(file for file in files if file.planted)
         fake.store(again.data, "i-png", "again.png")
-        code, output, _ = await asyncio.to_thread(scan.run, "--action", "purge", "--yes")
+        code, output, _ = await asyncio.to_thread(scan.run, *PURGE)
         assert (code, fake.purged[-1]) == (0, "again.png")
 
 

@@ -28,7 +28,7 @@ PREFIXES: dict[str, type[BaseSettings]] = {
 OTHER_VARIABLES = re.compile(
     r"OTEL_(TRACES_EXPORTER|EXPORTER_OTLP_(PROTOCOL|ENDPOINT)|SERVICE_NAME)"
     r"|HF_(HOME|HUB_OFFLINE)|MODEL|PICTRS__MEDIA__EXTERNAL_VALIDATION"
-    r"|PLACE|IMAGESAFETY_INFERENCE|IMAGESAFETY_PICT_RS_API_KEY"  # of commands
+    r"|PLACE|IMAGESAFETY_INFERENCE|IMAGESAFETY_(PICT_RS_API_KEY|ADMIN_TOKEN)"  # of commands
 )
 # Of inference with ViT-L-14, without what is bounded by settings: measured after a first start.
 MODEL_BYTES = {"pytorch": 2.5 * 2**30, "cuda-graphs": 2.5 * 2**30, "openvino": 6.5 * 2**30}

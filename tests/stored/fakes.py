@@ -56,6 +56,9 @@ class MemoryPlace:
     removed: list[str] = field(default_factory=list)
     troubles: dict[str, Exception] = field(default_factory=dict)
     unlisted: list[Unlisted] = field(default_factory=list)
+    listed_since: list[float | None] = field(default_factory=list)
+    listing_errors: list[Exception] = field(default_factory=list)  # each after all that is stored
+    listings: int = 0  # that are open
     on_remove: Callable[[str], None] = lambda name: None
     check_error: Exception | None = None
 
@@ -66,11 +69,18 @@ class MemoryPlace:
     async def files(
         self, prefix: str, since: float | None
     ) -> AsyncGenerator[StoredFile | Unlisted, None]:
-        for part in self.unlisted:
-            yield part
-        for name in list(self.stored):
-            if name.startswith(prefix):
-                yield self.file(name)
+        self.listed_since.append(since)
+        self.listings += 1
+        try:
+            for part in self.unlisted:
+                yield part
+            for name in list(self.stored):
+                if name.startswith(prefix):
+                    yield self.file(name)
+            if self.listing_errors:
+                raise self.listing_errors.pop(0)
+        finally:
+            self.listings -= 1
 
     def file(self, name: str) -> StoredFile:
         data = self.stored[name]
@@ -143,9 +153,13 @@ class Watcher:
     """Remembers what a scan tells."""
 
     seen: list[tuple[str, str, Outcome]] = field(default_factory=list)
+    not_listed: list[str] = field(default_factory=list)
 
     def found(self, file: StoredFile, known: Known, outcome: Outcome, why: str) -> None:
         self.seen.append((file.name, str(known.finding.kind), outcome))
+
+    def unlisted(self, part: Unlisted) -> None:
+        self.not_listed.append(part.name)
 
     def written(self) -> None:
         pass

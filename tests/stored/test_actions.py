@@ -163,6 +163,20 @@ async def test_a_kill_in_the_middle_neither_forgets_nor_doubles(
         assert quarantine.get(SHA256) == DATA
 
 
+async def test_a_quarantine_that_cannot_be_asked_is_asked_another_time(
+    place: MemoryPlace, state: State, quarantine: Quarantine, tmp_path: Path
+) -> None:
+    after_removal(place)
+    with pytest.raises(KilledError):
+        await actor(place, state, Action.QUARANTINE, quarantine=quarantine).act(hit(place))
+    (tmp_path / "a file").touch()
+    away = Quarantine(str(tmp_path / "a file" / "below"), {}, KEY)
+    with pytest.raises(PlaceError, match="quarantine can't be used"):
+        await actor(place, state, Action.QUARANTINE, quarantine=away).recover()
+    assert await actor(place, state, Action.QUARANTINE, quarantine=quarantine).recover() == 1
+    assert actions_told(state) == [("quarantine", "done")]
+
+
 async def test_a_file_goes_only_after_the_quarantine_has_it(
     place: MemoryPlace, state: State, quarantine: Quarantine, tmp_path: Path
 ) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from imagesafety.bulk import BulkImage, BulkResult, ServiceUnavailableError
 from imagesafety.override_list import OverrideEntry
 from imagesafety.policy import Policy
 from imagesafety.scores import ModelIdentity, PerceptualHash
@@ -21,7 +22,7 @@ from imagesafety.stored.finding import Kind
 from imagesafety.stored.judge import Judge
 from imagesafety.stored.place import PlaceError, StoredFile, Unlisted
 from imagesafety.stored.report_file import ReportFile
-from imagesafety.stored.scan_pass import ScanPass, Scope, ServiceTroubleError
+from imagesafety.stored.scan_pass import Looked, ScanPass, Scope, ServiceTroubleError
 from imagesafety.stored.state import State
 from imagesafety.stored.tally import Tally
 from tests.e2e.processes import resident_bytes
@@ -357,3 +358,28 @@ async def test_memory_does_not_grow_with_the_number_of_files(scans: Scans) -> No
 class _Nothing(list[str]):
     def append(self, name: str) -> None:
         pass
+
+
+class FullScorer(MemoryScorer):
+    """Takes some images and then fails, with a source that is in the middle."""
+
+    async def score(
+        self, images: AsyncIterable[BulkImage[Looked]]
+    ) -> AsyncGenerator[BulkResult[Looked], None]:
+        async for image in images:
+            yield self._result(image)
+            raise ServiceUnavailableError("away")
+
+
+async def test_a_service_that_fails_leaves_no_listing_open(scans: Scans) -> None:
+    scans.place.stored = {f"{number}.png": b"fine" for number in range(200)}
+    with pytest.raises(ServiceUnavailableError):
+        await scans.round(scorer=FullScorer())
+    assert scans.place.listings == 0
+
+
+async def test_a_folder_that_cannot_be_listed_is_told_and_is_no_file(scans: Scans) -> None:
+    scans.place.unlisted = [Unlisted("closed", "permission denied")]
+    tally = await scans.round()
+    assert scans.watcher.not_listed == ["closed"]
+    assert (tally.files, tally.complete) == (0, False)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -52,6 +54,20 @@ def test_the_state_of_another_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t").write_text("no database" * 100)
     with pytest.raises(StateError, match="not a database"):
         State(tmp_path / "t", "one place")
+
+
+def test_what_finds_no_room_on_the_disk_leaves_the_state_usable(tmp_path: Path) -> None:
+    state = State(tmp_path / "state.sqlite", "somewhere")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(sqlite3.OperationalError, match="disk"):
+            state.tell({"kind": "x" * 1_000_000})  # which is written when it is committed
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    state.tell({"kind": "y"})
+    assert [line for _, line in state.lines_after(0)] == [{"kind": "y"}]
+    state.close()
 
 
 def test_one_scan_at_a_time(tmp_path: Path) -> None:

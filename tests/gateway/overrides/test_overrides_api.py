@@ -232,3 +232,12 @@ async def test_without_a_database_nothing_is_changed() -> None:
         assert (answer.status_code, answer.json()["error"]) == (503, "unavailable")
         assert (await api.get(f"{PATH}/changes")).status_code == 503
         assert (await api.get(PATH)).json()["total"] == 0
+
+
+async def test_a_list_that_may_lack_something_is_not_exported(
+    store: OverrideStore, api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "trouble", lambda: "the database is away")
+    answer = await api.get(f"{PATH}/export")
+    assert answer.status_code == 503
+    assert "the database is away" in answer.json()["message"]

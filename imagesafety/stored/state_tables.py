@@ -1,0 +1,27 @@
+"""The tables of a state file."""
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS scorings (
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, model TEXT NOT NULL, policy TEXT NOT NULL,
+    has_hashes INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS judgings (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS files (
+    name BLOB PRIMARY KEY, version TEXT NOT NULL, sha256 BLOB, scoring INTEGER NOT NULL,
+    judging INTEGER NOT NULL, problem TEXT NOT NULL, message TEXT NOT NULL,
+    may_pass INTEGER NOT NULL, partial TEXT NOT NULL, total_frames INTEGER NOT NULL,
+    views BLOB NOT NULL, hashes TEXT NOT NULL,
+    kind TEXT NOT NULL, rule TEXT NOT NULL, view INTEGER, reason TEXT NOT NULL, why TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS actions (
+    id INTEGER PRIMARY KEY, name BLOB NOT NULL, version TEXT NOT NULL, sha256 BLOB NOT NULL,
+    action TEXT NOT NULL, rule TEXT NOT NULL, begun_at REAL NOT NULL, ended_at REAL,
+    outcome TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX IF NOT EXISTS actions_open ON actions (id) WHERE ended_at IS NULL;
+CREATE TABLE IF NOT EXISTS lines (id INTEGER PRIMARY KEY AUTOINCREMENT, content TEXT NOT NULL);
+"""
+
+ADDED = {"scorings": ("terms", "TEXT NOT NULL DEFAULT ''")}
+"""Columns that files of before don't have."""
