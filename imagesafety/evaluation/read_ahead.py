@@ -34,7 +34,7 @@ async def read_ahead(
     """The files with their bytes, in about the order in which they come.
 
     Of those with over `most_bytes` only the hash is taken. At most some megabytes wait to be taken.
-    Raises what `files` raises.
+    Raises what `files` raises, after those that came before.
     """
     source = _Shared(iter(files))
     loop = asyncio.get_running_loop()
@@ -57,6 +57,8 @@ async def read_ahead(
                         yield found
         finally:
             source.close()
+    if source.error is not None:
+        raise source.error
 
 
 class _Shared:
@@ -64,10 +66,18 @@ class _Shared:
 
     def __init__(self, files: Iterator[LabelledFile]) -> None:
         self._files, self._lock, self._closed = files, threading.Lock(), False
+        self.error: Exception | None = None
+        """What it broke off with."""
 
     def take(self) -> LabelledFile | None:
         with self._lock:
-            return None if self._closed else next(self._files, None)
+            if self._closed:
+                return None
+            try:
+                return next(self._files, None)
+            except Exception as error:
+                self.error, self._closed = error, True
+                return None
 
     def close(self) -> None:
         self._closed = True
