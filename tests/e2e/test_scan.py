@@ -54,13 +54,14 @@ class Scan:
     def report(self) -> Path:
         return self.folder / "report.jsonl"
 
-    def start(self, *more: str) -> subprocess.Popen[str]:
+    def start(self, *more: str, heard: bool = True) -> subprocess.Popen[str]:
+        """Unless it is `heard`, nobody has to read what it prints, which a pipe has no room for."""
         command = [sys.executable, "-m", "imagesafety.command", "scan", self.place]
         command += ["--inference", self.target, "--state", str(self.state)]
         command += ["--report", str(self.report), *self.options, *more]
         return subprocess.Popen(
             command,
-            stdout=subprocess.PIPE,
+            stdout=subprocess.PIPE if heard else subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
             cwd=ROOT,
@@ -75,7 +76,7 @@ class Scan:
 
     def killed_at(self, rows: int, *more: str) -> None:
         """Runs it until the state has so many rows, and kills it there."""
-        with self.start(*more) as process:
+        with self.start(*more, heard=False) as process:
             wait_until(lambda: self.rows() >= rows or process.poll() is not None, "progress")
             assert process.poll() is None, process.communicate()
             process.send_signal(signal.SIGKILL)
@@ -213,7 +214,7 @@ def remove(kind: str, place: Place, files: list[Made], folder: Path) -> None:
     assert f"{len(bad)} would be {past}" in output
     assert "scan pict-rs+http" in errors
     assert place.contents() == bad | rest
-    with scan.start(*action, "--yes") as process:
+    with scan.start(*action, "--yes", heard=False) as process:
         done = "SELECT count(*) FROM actions WHERE ended_at IS NOT NULL"
         wait_until(lambda: scan.ask(done)[0][0] >= 1 or process.poll() is not None, "an action")
         process.send_signal(signal.SIGKILL)
