@@ -146,7 +146,7 @@ class Gathering:
     bad: SampleBuilder
     overrides: Mapping[str, bool] = field(default_factory=dict)
     course: Course = field(default_factory=Course)
-    left_out: dict[bytes, None] = field(default_factory=dict)  # labelled both ways
+    left_out: set[bytes] = field(default_factory=set)  # labelled both ways
 
     def add(self, scored: ScoredFile) -> None:
         """Takes one file. Bytes that are labelled both ways count for neither."""
@@ -158,7 +158,7 @@ class Gathering:
         mine, other = (self.bad, self.benign) if rejects else (self.benign, self.bad)
         sha256 = bytes.fromhex(scored.sha256)
         if sha256 in other:
-            self.left_out[sha256] = None
+            self.left_out.add(sha256)
             label = REJECT if rejects else ACCEPT
             reason = f"labelled {label}, and the same bytes have the other label elsewhere"
             self.course.problem(scored, f"{reason}: left out")

@@ -21,7 +21,6 @@ from imagesafety.stored.place import (
 )
 from imagesafety.stored.quarantine import Quarantine, QuarantineError
 from imagesafety.stored.reading import read_patiently
-from imagesafety.stored.sealing import SealError
 from imagesafety.stored.state import Line, OpenAction, State
 
 
@@ -132,7 +131,10 @@ class Actor:
             if journal.action == Action.QUARANTINE:
                 if self._quarantine is None:
                     continue
-                holds = await asyncio.to_thread(_holds, self._quarantine, journal.sha256)
+                try:
+                    holds = await asyncio.to_thread(self._quarantine.holds, journal.sha256)
+                except QuarantineError as error:
+                    raise PlaceError(str(error)) from error
                 outcome = Outcome.DONE if holds else Outcome.GONE
             done += outcome is Outcome.DONE
             self._end(journal, outcome, "")
@@ -182,13 +184,3 @@ class Actor:
         if forget is None:
             forget = outcome is not Outcome.FAILED
         self._state.end_action(journal, outcome, time.time(), line, forget=forget)
-
-
-def _holds(quarantine: Quarantine, digest: bytes) -> bool:
-    """Whether it has the file, whole. Raises PlaceError where nobody can tell."""
-    try:
-        return hashlib.sha256(quarantine.get(digest)).digest() == digest
-    except QuarantineError as error:
-        if isinstance(error.__cause__, FileNotFoundError | SealError):
-            return False
-        raise PlaceError(str(error)) from error

@@ -54,23 +54,28 @@ class Quarantine:
             raise QuarantineError(f"the quarantine can't be used: {one_line(error)}") from error
 
     def holds(self, digest: bytes) -> bool:
-        """Whether the file with this SHA-256 is there, whole."""
+        """Whether the file with this SHA-256 is there, whole. Raises where nobody can tell."""
         try:
-            return hashlib.sha256(self.get(digest)).digest() == digest
-        except QuarantineError:
+            return hashlib.sha256(self._unsealed(digest)).digest() == digest
+        except (FileNotFoundError, SealError):
             return False
+        except Exception as error:
+            raise QuarantineError(f"the quarantine can't be used: {one_line(error)}") from error
 
     def get(self, digest: bytes) -> bytes:
         """The file with this SHA-256."""
         try:
-            data = unseal(self._key, self._store.read(_name(digest, SEALED)), digest)
+            return self._unsealed(digest)
         except SealError as error:
             raise QuarantineError(f"{digest.hex()}: {error}") from error
         except FileNotFoundError as error:
             raise QuarantineError(f"{digest.hex()}: there is no such file in quarantine") from error
         except Exception as error:
             raise QuarantineError(f"the quarantine can't be used: {one_line(error)}") from error
-        return data
+
+    def _unsealed(self, digest: bytes) -> bytes:
+        """Raises SealError, and whatever the store does."""
+        return unseal(self._key, self._store.read(_name(digest, SEALED)), digest)
 
     def _holds(self, digest: bytes, data: bytes) -> bool:
         """Whether it is there. What is of another size was half written, and is as good as none."""

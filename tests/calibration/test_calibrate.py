@@ -1,6 +1,7 @@
 """From scores to a policy file: what changes, what is said of it, and how it is carried."""
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -246,18 +247,22 @@ def scored(name: str, sha256: str, reject: bool | None, *, problem: str = "") ->
     return ScoredFile(file, sha256, similarities, problem=problem, backend="pytorch-cpu")
 
 
+def gathered_of(*files: ScoredFile, overrides: Mapping[str, bool] | None = None) -> Gathered:
+    gathering = Gathering(SampleBuilder(1), SampleBuilder(1), overrides or {})
+    for file in files:
+        gathering.add(file)
+    return gathering.result()
+
+
 def test_copies_count_once_and_problems_are_told() -> None:
     def gathered_in(order: int) -> Gathered:
-        gathering = Gathering(SampleBuilder(1), SampleBuilder(1))
         files = [
             scored("a", "aa", False),
             scored("b", "aa", False),
             scored("c", "bb", True),
             scored("d", "", False, problem="cannot be read"),
         ]
-        for file in files[::order]:
-            gathering.add(file)
-        return gathering.result()
+        return gathered_of(*files[::order])
 
     found = gathered_in(1)
     assert (len(found.benign), len(found.bad), found.copies) == (1, 1, 1)
@@ -268,16 +273,13 @@ def test_copies_count_once_and_problems_are_told() -> None:
 
 
 def test_the_same_bytes_labelled_both_ways_are_left_out() -> None:
-    gathering = Gathering(SampleBuilder(1), SampleBuilder(1))
-    for file in (
+    found = gathered_of(
         scored("a", "aa", False),
         scored("c", "cc", False),
         scored("b", "aa", True),
         scored("a2", "aa", False),
         scored("d", "dd", True),
-    ):
-        gathering.add(file)
-    found = gathering.result()
+    )
     assert [found.benign.hashes, found.bad.hashes] == [(b"\xcc",), (b"\xdd",)]
     [problem] = found.problems
     assert problem.startswith("b: labelled reject, and the same bytes have the other label")
@@ -285,17 +287,15 @@ def test_the_same_bytes_labelled_both_ways_are_left_out() -> None:
 
 def test_overrides_count_before_labels_that_contradict_too() -> None:
     overrides = {"aa": True, "bb": False, "cc": True}
-    gathering = Gathering(SampleBuilder(1), SampleBuilder(1), overrides)
-    for file in (
+    found = gathered_of(
         scored("a", "aa", False),
         scored("a2", "aa", True),
         scored("b", "bb", True),
         scored("c", "cc", None),
         scored("d", "dd", None),
         scored("e", "ee", False),
-    ):
-        gathering.add(file)
-    found = gathering.result()
+        overrides=overrides,
+    )
     assert (len(found.benign), len(found.bad), found.copies) == (2, 2, 1)
     assert found.material.files == 6
 
