@@ -56,7 +56,8 @@ class DecisionRecord:
     in force, or the model too where it was known. `deciding_view` is an index into `views`.
     `rule` is the rule that holds and is enforced, `shadow` what rules or clients in shadow mode
     would have made of it. `repeat_of`, `rescan_of` are ids of other records, `override` of an
-    override.
+    override. `reference` is what the caller calls the file (pict-rs: its identifier in the store),
+    `user_agent` the program that called; None where the caller gave none.
     """
 
     id: str
@@ -81,6 +82,8 @@ class DecisionRecord:
     override: str | None = None
     repeat_of: str | None = None
     rescan_of: str | None = None
+    reference: str | None = None
+    user_agent: str | None = None
     found_type: str = ""
     width: int = 0
     height: int = 0

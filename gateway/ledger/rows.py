@@ -73,6 +73,8 @@ def row_of(record: DecisionRecord) -> dict[str, object]:
         "score_ms": _finite(timings.score),
         "decode_ms": _finite(timings.decode),
         "encode_ms": _finite(timings.encode),
+        "reference": _optional("reference", record.reference),
+        "user_agent": _optional("user_agent", record.user_agent),
     }
 
 
@@ -114,6 +116,8 @@ def record_of(row: Row[Any] | Mapping[str, Any]) -> DecisionRecord:
         override=values["override"],
         repeat_of=values["repeat_of"],
         rescan_of=values["rescan_of"],
+        reference=values["reference"],
+        user_agent=values["user_agent"],
         found_type=values["found_type"],
         width=values["width"],
         height=values["height"],

@@ -65,6 +65,8 @@ decisions = Table(
     Column("score_ms", Float),
     Column("decode_ms", Float),
     Column("encode_ms", Float),
+    Column("reference", Text),  # what the caller calls the file
+    Column("user_agent", Text),
     Index("decisions_by_bytes", "sha256", "policy_digest"),
     Index(
         "decisions_unscanned",

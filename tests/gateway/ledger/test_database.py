@@ -1,14 +1,17 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect, text
+from sqlalchemy import insert, inspect, select, text
 
 from gateway.ledger.database import LedgerError, migrate, open_engine, sqlite_url
-from gateway.ledger.tables import metadata
+from gateway.ledger.rows import record_of, row_of
+from gateway.ledger.tables import decisions, metadata
+from tests.gateway.ledger.records import a_record
 
 MIGRATE = """
 import sys
@@ -23,6 +26,22 @@ def test_migrations_make_the_tables_of_the_code(url: str) -> None:
     migrate(engine)
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()
+
+
+def test_rows_of_an_older_version_are_kept(url: str) -> None:
+    record = a_record(reference="files/a.png", user_agent="pict-rs 0.5.25")
+    engine = open_engine(url)
+    migrate(engine)
+    with engine.begin() as connection:
+        connection.execute(insert(decisions).values(row_of(record)))
+        for column in ("reference", "user_agent"):  # r0002
+            connection.execute(text(f"alter table decisions drop column {column}"))
+        connection.execute(text("update alembic_version set version_num = '0001'"))
+    migrate(engine)
+    with engine.connect() as connection:
+        found = record_of(connection.execute(select(decisions)).one())
+    assert found == replace(record, reference=None, user_agent=None)
     engine.dispose()
 
 

@@ -62,6 +62,12 @@ def test_a_line_with_one_wrong_byte_is_refused(row: dict[str, object], data: st.
         parse_line(bytes(line))
 
 
+def test_a_line_of_an_older_version_lacks_columns() -> None:
+    row = row_of(a_record(reference="files/a.png", user_agent="pict-rs 0.5.25"))
+    older = {name: row[name] for name in row.keys() - {"reference", "user_agent"}}
+    assert parse_line(line_of_row(older)) == {**row, "reference": None, "user_agent": None}
+
+
 def test_a_policy_comes_before_its_rows(spool: Spool) -> None:
     policy = PolicyText("d" * 64, 'model = "demo"\n', 5)
     spool.append(rows(1), [policy])
