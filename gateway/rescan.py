@@ -14,6 +14,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Final, Literal
 
@@ -22,7 +23,7 @@ from gateway.ledger.ledger import AnyLedger, LedgerUnavailableError, Stored
 from gateway.ledger.record import DecisionRecord, Rescan
 from gateway.metrics import Metrics
 from gateway.rescan_queue import Found, pending, progress, rescan_id, settle
-from imagesafety.pict_rs import PictRs, PictRsError
+from imagesafety.pict_rs import PictRs, PictRsError, UnknownFormatError
 
 SETTLE_SECONDS: Final = 300.0  # for how long pict-rs may still be storing what it asked about
 IDLE_SECONDS: Final = 30.0
@@ -127,7 +128,12 @@ class Rescanner:
         is_pending, found = await self._ledger.transaction(lambda c: progress(c, record.id))
         if not is_pending or record.sha256 is None:
             return
-        aliases = await self._pict_rs.find(record.sha256, record.size, record.media_type)
+        at = datetime.fromtimestamp(record.at / 1e6, UTC)
+        try:
+            aliases = await self._pict_rs.find(record.sha256, record.size, record.media_type, at)
+        except UnknownFormatError as error:
+            await self._in_vain(record, _InVainError(str(error)))
+            return
         if found is None and not aliases:
             if abs(self._clock() - record.at / 1e6) >= SETTLE_SECONDS:
                 await self._settle(record, Rescan.GONE, "gone")

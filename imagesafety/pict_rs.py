@@ -1,37 +1,38 @@
-"""A client of pict-rs 0.5: finds a file by its SHA-256, lists all, fetches one, purges it.
+"""A client of pict-rs since 0.5: finds a file by its bytes, lists all, fetches one, purges it.
 
-pict-rs has no route by hash, but pages of its listing of hashes begin at a "slug": the base64 of
-SHA-256, size and format, which is all that we know of a file. So one small request says whether
-it is stored, however many others there are.
+pict-rs has no route by hash, but pages of its listing begin at a "slug", which is made of SHA-256,
+size and format: one small request says whether a file is stored, however many others there are.
+Where a release makes slugs in another way, the file is searched among those of the same time.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection
-from datetime import datetime
+import hashlib
+import json
+from collections.abc import AsyncGenerator, Collection, Sequence
+from contextlib import aclosing
+from datetime import datetime, timedelta
 from typing import Final
 
 import httpx
 
 from imagesafety.closed_at_end import ClosedAtEnd
-from imagesafety.pict_rs_pages import HashPage, NoPageError, StoredHash, read_page, slug_of
+from imagesafety.pict_rs_pages import (
+    HashPage,
+    NoPageError,
+    StoredHash,
+    read_page,
+    slug_of,
+    slugs_of,
+)
 
-# The format that pict-rs adds to a hash, by the media type that it declares to its validator.
-_FORMATS: Final = {
-    "image/apng": ("a-apng",),
-    "image/avif": ("i-avif", "a-avif"),
-    "image/gif": ("a-gif",),
-    "image/jpeg": ("i-jpeg",),
-    "image/jxl": ("i-jxl",),
-    "image/png": ("i-png",),
-    "image/webp": ("i-webp", "a-webp"),
-    "video/mp4": ("v-mp4",),
-    "video/webm": ("v-webm",),
-}
 _TIMEOUT: Final = httpx.Timeout(10.0, read=30.0)
 _MOST_REDIRECTS: Final = 3
 _BOUNDARY: Final = 20  # hashes that tell where a listing ends, should some be purged meanwhile
 _PAGE: Final = 100  # hashes; pict-rs looks up the aliases of each
+_NEAR: Final = timedelta(minutes=5)  # between an upload and its storing, by two machines' clocks
+_MOST_PAGES: Final = 50  # of a search by time
+_MOST_FETCHES: Final = 200  # of a search by time
 
 
 class PictRsError(Exception):
@@ -44,6 +45,14 @@ class UnreachableError(PictRsError):
 
 class NotStoredError(PictRsError):
     """pict-rs doesn't have the file any more."""
+
+
+class FileTooLargeError(PictRsError):
+    """The file is over the limit."""
+
+
+class UnknownFormatError(PictRsError):
+    """Hashes are of a format that is not known, so a file that was not found may be there still."""
 
 
 class PictRs(ClosedAtEnd):
@@ -63,39 +72,99 @@ class PictRs(ClosedAtEnd):
         """Closes the connections."""
         await self._client.aclose()
 
-    async def find(self, sha256: bytes, size: int, media_type: str) -> tuple[str, ...]:
-        """What pict-rs calls the file of these bytes: its aliases; none if it is not stored.
+    async def find(
+        self, sha256: bytes, size: int, media_type: str, at: datetime
+    ) -> tuple[str, ...]:
+        """Return the aliases of the file of these bytes, uploaded `at` a time; none if it is gone.
 
-        A file that came moments ago may not have been stored yet.
+        A file that came moments ago may not have been stored yet. Raises UnknownFormatError where
+        pict-rs can't be asked for a hash, and none of the files of that time is this one.
         """
-        likely = _FORMATS.get(media_type, ())
-        others = (name for names in _FORMATS.values() for name in names if name not in likely)
-        for name in (*likely, *others):
-            entry = (await self.page(slug_of(sha256, size, name), limit=1)).first
-            if entry is None:
-                return ()
-            if entry.sha256 == sha256 and entry.aliases:
-                return entry.aliases
-        return ()
+        for slug in slugs_of(sha256, size, media_type):
+            page = await self.page(slug, limit=1)
+            if page.first is not None and page.first.has(sha256) and page.first.aliases:
+                return page.first.aliases
+            if not page.has_known_format:
+                break
+        return await self._find_by_time(sha256, size, at)
+
+    async def _find_by_time(self, sha256: bytes, size: int, at: datetime) -> tuple[str, ...]:
+        """As `find`, among what was stored at about that time, whatever a hash says."""
+        is_known, pages = True, 0
+        candidates: list[tuple[timedelta, StoredHash]] = []
+        async with aclosing(self._pages(await self.page(timestamp=at + _NEAR))) as listing:
+            async for page in listing:
+                pages += 1
+                is_known = is_known and (page.first is None or page.has_known_format)
+                for entry in page.hashes:
+                    if entry.has(sha256) and entry.aliases:
+                        return entry.aliases
+                    is_known = is_known and entry.size is not None
+                    distance = abs(entry.stored_at - at) if entry.stored_at else timedelta()
+                    if entry.size in (None, size) and distance <= _NEAR:
+                        candidates.append((distance, entry))
+                last = page.hashes[-1].stored_at if page.hashes else None
+                if pages == _MOST_PAGES or (last is not None and last < at - _NEAR):
+                    break
+        candidates.sort(key=lambda candidate: candidate[0])
+        for _, entry in candidates[:_MOST_FETCHES]:
+            for alias in entry.aliases[:1]:
+                if await self._is(alias, sha256, size):
+                    return entry.aliases
+        if is_known:
+            return ()
+        message = "pict-rs lists hashes of a format that is not known, and no file of that time"
+        raise UnknownFormatError(f"{message} has the same bytes")
+
+    async def _is(self, alias: str, sha256: bytes, size: int) -> bool:
+        """Whether a file has these bytes; one that can't be had has not."""
+        digest = hashlib.sha256()
+        try:
+            async with aclosing(self.fetch(alias, size)) as fetched:
+                async for chunk in fetched:
+                    digest.update(chunk)
+        except UnreachableError:
+            raise
+        except PictRsError:
+            return False
+        return digest.digest() == sha256
 
     async def newest(self, until: Collection[str] = ()) -> AsyncGenerator[StoredHash, None]:
-        """Yields what is stored, from the newest to the oldest; ends before a hash of `until`.
+        """Yield what is stored, from the newest to the oldest; ends before a hash of `until`.
 
         Of what is purged meanwhile, nothing else is left out for that. What is stored meanwhile is
         newer and not among it. A file may come twice.
         """
-        page = await self.page()
-        while True:
-            for entry in page.hashes:
-                if entry.hex in until:
-                    return
-                yield entry
-            if page.next is None:
-                return
-            page = await self._after(page, page.next)
+        async with aclosing(self._pages(await self.page())) as listing:
+            async for page in listing:
+                for entry in page.hashes:
+                    if entry.hex in until:
+                        return
+                    yield entry
+
+    async def look(self, hash_hex: str, aliases: Sequence[str]) -> tuple[str, ...]:
+        """Return the aliases that a file has now; none if it is gone, or nobody can fetch it."""
+        for alias in aliases:
+            answer = await self._internal("GET", "/internal/aliases", {"alias": alias})
+            if _is_missing(answer):
+                continue
+            _check(answer)
+            return _aliases(answer)
+        slug = slug_of(hash_hex)
+        page = await self.page(slug, limit=1) if slug is not None else None
+        if page is not None and page.first is not None and page.first.hex == hash_hex:
+            return page.first.aliases
+        if aliases or (page is not None and page.has_known_format):
+            return ()
+        # Neither what it is called is known, nor where it is listed.
+        async with aclosing(self.newest()) as listing:
+            async for entry in listing:
+                if entry.hex == hash_hex:
+                    return entry.aliases
+        return ()
 
     async def stored_before(self, time: datetime) -> tuple[StoredHash, ...]:
-        """The newest of what was stored before a time, which has a time zone; none if unknown.
+        """Return the newest of what was stored before a time with a zone; none if unknown.
 
         What pict-rs answers is not enough: where nothing is older, pict-rs on PostgreSQL answers
         with the newest of all, as it does where everything is.
@@ -106,7 +175,7 @@ class PictRs(ClosedAtEnd):
         )
 
     async def fetch(self, alias: str, max_bytes: int) -> AsyncGenerator[bytes, None]:
-        """Yields the file. Raises NotStoredError, and PictRsError for one over `max_bytes`."""
+        """Yield the file. Raises NotStoredError, and FileTooLargeError for one over `max_bytes`."""
         received = 0
         try:
             async with self._client.stream(
@@ -123,7 +192,7 @@ class PictRs(ClosedAtEnd):
                 async for chunk in answer.aiter_raw():
                     received += len(chunk)
                     if received > max_bytes:
-                        raise PictRsError(f"the file in pict-rs is over {max_bytes} bytes")
+                        raise FileTooLargeError(f"the file in pict-rs is over {max_bytes} bytes")
                     yield chunk
         except httpx.HTTPError as error:
             raise _unreachable(error) from error
@@ -131,8 +200,7 @@ class PictRs(ClosedAtEnd):
     async def purge(self, alias: str) -> bool:
         """Removes the file with all its aliases and variants; False if there was none."""
         answer = await self._internal("POST", "/internal/purge", {"alias": alias})
-        # 0.5.0 answers 400 where later versions answer 404.
-        if answer.status_code == 404 or (answer.status_code == 400 and "No images" in answer.text):
+        if _is_missing(answer):
             return False
         _check(answer)
         return True
@@ -145,7 +213,7 @@ class PictRs(ClosedAtEnd):
         if timestamp is not None:
             query["timestamp"] = timestamp.isoformat()
         answer = await self._internal("GET", "/internal/hashes", query)
-        if answer.status_code == 404:
+        if answer.status_code == 404 and "code" not in _json(answer):
             raise PictRsError("pict-rs has no /internal/hashes: it is older than 0.5")
         _check(answer)
         try:
@@ -153,19 +221,57 @@ class PictRs(ClosedAtEnd):
         except NoPageError as error:
             raise PictRsError(f"pict-rs answers with {error}") from error
 
-    async def _after(self, page: HashPage, slug: str) -> HashPage:
-        """The page after one; begins earlier if the file at its slug was purged meanwhile."""
-        for start in (slug, *(entry.slug for entry in reversed(page.hashes))):
-            following = await self.page(start)
-            if following.first is None or following.first.slug == start:
-                return following
-        return await self.page()  # from the newest on again: all of the page was purged
+    async def _pages(self, page: HashPage) -> AsyncGenerator[HashPage, None]:
+        """Yield a page and those after it; parts of them may come twice.
+
+        Where the file at a slug was purged meanwhile, pict-rs begins with the newest of all: then
+        it goes on from where an earlier page began. Raises PictRsError if it doesn't go on.
+        """
+        newest = {entry.hex for entry in page.hashes}
+        earlier: list[str] = []
+        yield page
+        while (slug := page.next) is not None:
+            if page.current is not None:
+                earlier.append(page.current)
+            start, is_lost = slug, False
+            page = await self.page(start)
+            while page.current != start and any(entry.hex in newest for entry in page.hashes):
+                is_lost = True
+                if not earlier:  # what was seen was purged as well
+                    newest = {entry.hex for entry in page.hashes}
+                    break
+                start = earlier.pop()
+                page = await self.page(start)
+            if is_lost and page.next == slug:
+                raise PictRsError("pict-rs does not go on with its listing where a page ended")
+            yield page
 
     async def _internal(self, method: str, path: str, query: dict[str, str]) -> httpx.Response:
         try:
             return await self._client.request(method, path, params=query, headers=self._key)
         except httpx.HTTPError as error:
             raise _unreachable(error) from error
+
+
+def _is_missing(answer: httpx.Response) -> bool:
+    """Whether there is no such alias. 0.5.0 answers 400 where later versions answer 404."""
+    return answer.status_code == 404 or (answer.status_code == 400 and "No images" in answer.text)
+
+
+def _aliases(answer: httpx.Response) -> tuple[str, ...]:
+    aliases = _json(answer).get("aliases")
+    if not isinstance(aliases, list):
+        raise PictRsError("pict-rs answers with something else than aliases")
+    return tuple(alias for alias in aliases if isinstance(alias, str))
+
+
+def _json(answer: httpx.Response) -> dict[str, object]:
+    """Return the object in a body; an empty one if there is none."""
+    try:
+        value = json.loads(answer.content)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _check(answer: httpx.Response) -> None:

@@ -1,21 +1,36 @@
-"""Pages of pict-rs's listing of hashes, read. Pure code.
+"""Pages of pict-rs's listing of files, read. Pure code.
 
-A hash of pict-rs is SHA-256, size and format, in this order; its "slug" is the base64 of that, and
-a page begins at a slug. That slugs are made so is checked in each answer.
+Almost all of a page is opaque: a scan follows `next`, and calls a file by its aliases and by
+whatever its `hex` is. Only to look one file up by its bytes one has to know how pict-rs makes both,
+as all releases from 0.5.0 to 0.6.0-rc.6 do: `hex` is 39 bytes, namely SHA-256 (32), size (6,
+big-endian) and format (1); a slug, at which a page begins, is the URL-safe base64 of these.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import json
-import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
-MOST_ON_A_PAGE = 1000  # of an answer that we read
-_SHA256_BYTES, _SIZE_BYTES = 32, 8
-_FORMAT = re.compile(rb"[a-z]-[a-z0-9]{3,8}")
+_SHA256_BYTES: Final = 32
+_SIZE_BYTES: Final = 6
+_HASH_BYTES: Final = _SHA256_BYTES + _SIZE_BYTES + 1
+
+# The last byte of a hash, by the media type that pict-rs declares to its validator.
+_FORMATS: Final = {
+    "image/apng": (0,),
+    "image/avif": (4, 1),  # a still, an animation
+    "image/gif": (2,),
+    "image/jpeg": (5,),
+    "image/jxl": (6,),
+    "image/png": (7,),
+    "image/webp": (8, 3),
+    "video/mp4": (9,),
+    "video/webm": (10,),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,27 +42,22 @@ class StoredHash:
     stored_at: datetime | None = None
 
     @property
-    def sha256(self) -> bytes:
-        """Of the file's bytes."""
-        return bytes.fromhex(self.hex)[:_SHA256_BYTES]
+    def size(self) -> int | None:
+        """Bytes of the file; None if the hash is of another format than is known."""
+        value = _hash_bytes(self.hex)
+        return int.from_bytes(value[_SHA256_BYTES:-1], "big") if value is not None else None
 
-    @property
-    def size(self) -> int:
-        """Bytes of the file."""
-        size = bytes.fromhex(self.hex)[_SHA256_BYTES : _SHA256_BYTES + _SIZE_BYTES]
-        return int.from_bytes(size, "big")
-
-    @property
-    def slug(self) -> str:
-        """Where a page begins with this file."""
-        return base64.urlsafe_b64encode(bytes.fromhex(self.hex)).decode()
+    def has(self, sha256: bytes) -> bool:
+        """Whether the hash says that the file has this SHA-256, at whatever place."""
+        return sha256.hex() in self.hex.lower()
 
 
 @dataclass(frozen=True, slots=True)
 class HashPage:
-    """A page, from newer to older files; `next` is the slug of the page after it, if any."""
+    """A page, from newer to older files. Slugs: where it begins, and where the next one does."""
 
     hashes: tuple[StoredHash, ...]
+    current: str | None
     next: str | None
 
     @property
@@ -55,51 +65,69 @@ class HashPage:
         """The file that the page begins with."""
         return self.hashes[0] if self.hashes else None
 
+    @property
+    def has_known_format(self) -> bool:
+        """Whether hash and slug of its first file are made as `slugs_of` makes them."""
+        slug = slug_of(self.hashes[0].hex) if self.hashes else None
+        return slug is not None and slug == self.current
+
 
 class NoPageError(Exception):
-    """An answer that is no page of hashes, or one that we can't use; the message says which."""
+    """An answer that is not a page of hashes; the message describes it."""
 
 
 def read_page(content: bytes) -> HashPage:
-    """The page in an answer to `GET /internal/hashes`. Raises NoPageError."""
+    """Read an answer to `GET /internal/hashes`. Raises NoPageError."""
     try:
         page = json.loads(content)["page"]
-        entries, current, following = page["hashes"], page.get("current"), page.get("next")
         hashes = tuple(
-            StoredHash(_hex(entry), _aliases(entry), _stored_at(entry)) for entry in entries
+            StoredHash(_text(entry["hex"]), _aliases(entry), _stored_at(entry))
+            for entry in page["hashes"]
         )
-        if not isinstance(following, str | None):
-            raise TypeError("a slug is no text")
+        return HashPage(hashes, _slug(page, "current"), _slug(page, "next"))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise NoPageError("something else than a page of hashes") from None
-    if len(hashes) > MOST_ON_A_PAGE:
-        raise NoPageError("a page of too many hashes")
-    # Without this, another format of slugs would make every file look as if it were gone.
-    if hashes and not (_is_hash(hashes[0].hex) and _is_slug_of(current, hashes[0].hex)):
-        raise NoPageError("another format of slugs than 0.5")
-    if not all(_is_hash(entry.hex) for entry in hashes):
-        raise NoPageError("a hash of another format than 0.5")
-    return HashPage(hashes, following)
 
 
-def slug_of(sha256: bytes, size: int, format_name: str) -> str:
-    """The slug of a file with these bytes in one of pict-rs's formats, such as `i-png`."""
-    hash_bytes = sha256 + size.to_bytes(_SIZE_BYTES, "big") + format_name.encode()
-    return base64.urlsafe_b64encode(hash_bytes).decode()
+def slug_of(hash_hex: str) -> str | None:
+    """Return where a page begins with a file; None if its hash is of another format."""
+    value = _hash_bytes(hash_hex)
+    return base64.urlsafe_b64encode(value).decode() if value is not None else None
 
 
-def _hex(entry: dict[str, object]) -> str:
-    value = entry["hex"]
-    if not isinstance(value, str):
-        raise TypeError("a hash is no text")
-    return value.lower()
+def slugs_of(sha256: bytes, size: int, media_type: str) -> Iterator[str]:
+    """Yield the slugs that a file of these bytes may have, the likely ones first."""
+    likely = _FORMATS.get(media_type, ())
+    others = (number for numbers in _FORMATS.values() for number in numbers)
+    for number in (*likely, *(number for number in others if number not in likely)):
+        value = sha256 + size.to_bytes(_SIZE_BYTES, "big") + bytes([number])
+        yield base64.urlsafe_b64encode(value).decode()
+
+
+def _hash_bytes(hash_hex: str) -> bytes | None:
+    try:
+        value = bytes.fromhex(hash_hex)
+    except ValueError:
+        return None
+    return value if len(value) == _HASH_BYTES else None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise TypeError("expected a text")
+    return value
+
+
+def _slug(page: dict[str, object], name: str) -> str | None:
+    value = page.get(name)
+    return _text(value) if value else None
 
 
 def _aliases(entry: dict[str, object]) -> tuple[str, ...]:
     aliases = entry["aliases"]
-    if not isinstance(aliases, list) or not all(isinstance(alias, str) for alias in aliases):
-        raise TypeError("an alias is no text")
-    return tuple(aliases)
+    if not isinstance(aliases, list):
+        raise TypeError("expected a list of aliases")
+    return tuple(_text(alias) for alias in aliases)
 
 
 def _stored_at(entry: dict[str, object]) -> datetime | None:
@@ -110,20 +138,3 @@ def _stored_at(entry: dict[str, object]) -> datetime | None:
     except ValueError:
         return None
     return time if time is not None and time.tzinfo is not None else None
-
-
-def _is_hash(hash_hex: str) -> bool:
-    try:
-        value = bytes.fromhex(hash_hex)
-    except ValueError:
-        return False
-    return _FORMAT.fullmatch(value[_SHA256_BYTES + _SIZE_BYTES :]) is not None
-
-
-def _is_slug_of(slug: object, hash_hex: str) -> bool:
-    if not isinstance(slug, str):
-        return False
-    try:
-        return base64.b64decode(slug, altchars=b"-_", validate=True) == bytes.fromhex(hash_hex)
-    except (binascii.Error, ValueError):
-        return False

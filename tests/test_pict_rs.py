@@ -1,18 +1,29 @@
-"""The client of pict-rs, against a server that answers as pict-rs does."""
+"""The client of pict-rs where pict-rs fails, or lists in a format that is not known yet.
 
+Without faults it is tried in tests/real_pict_rs, against this stand-in and the real ones.
+"""
+
+import base64
 import hashlib
 from collections.abc import AsyncIterator, Collection
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Mount, Route
 
-from imagesafety.pict_rs import NotStoredError, PictRs, PictRsError
-from tests.fake_pict_rs import API_KEY, FakePictRs, fake_pict_rs
+from imagesafety.pict_rs import NotStoredError, PictRs, PictRsError, UnknownFormatError
+from tests.fake_pict_rs import (
+    API_KEY,
+    FORMATS,
+    FakePictRs,
+    HashFormat,
+    StoredFile,
+    fake_pict_rs,
+)
 from tests.serving import serving
 
 
@@ -28,8 +39,13 @@ async def pict_rs(fake: FakePictRs) -> AsyncIterator[PictRs]:
         yield client
 
 
-async def find(client: PictRs, data: bytes, media_type: str = "image/png") -> tuple[str, ...]:
-    return await client.find(hashlib.sha256(data).digest(), len(data), media_type)
+UPLOADED = datetime(2026, 1, 1, tzinfo=UTC)  # when the stand-in says that files were stored
+
+
+async def find(
+    client: PictRs, data: bytes, media_type: str = "image/png", at: datetime = UPLOADED
+) -> tuple[str, ...]:
+    return await client.find(hashlib.sha256(data).digest(), len(data), media_type, at)
 
 
 async def fetched(client: PictRs, alias: str, max_bytes: int = 1000) -> bytes:
@@ -46,35 +62,114 @@ async def test_a_file_is_found_by_its_hash_among_many_with_one_request(
     assert fake.requests == ["GET /internal/hashes"]
 
 
-@pytest.mark.parametrize(
-    ("media_type", "format_name"),
-    [
-        ("image/apng", "a-apng"),
-        ("image/avif", "i-avif"),
-        ("image/avif", "a-avif"),
-        ("image/gif", "a-gif"),
-        ("image/jpeg", "i-jpeg"),
-        ("image/jxl", "i-jxl"),
-        ("image/png", "i-png"),
-        ("image/webp", "i-webp"),
-        ("image/webp", "a-webp"),
-        ("video/mp4", "v-mp4"),
-        ("video/webm", "v-webm"),
-        ("image/png", "a-apng"),  # declared as another one than it is stored as
-    ],
-)
+@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("media_type", ["", "image/png"])  # declared as another one than it is
 async def test_a_file_of_each_format_is_found(
     fake: FakePictRs, pict_rs: PictRs, media_type: str, format_name: str
 ) -> None:
     fake.store(b"wanted", format_name, "wanted")
     fake.store(b"other")
+    media_type = media_type or FORMATS[format_name][1]
     assert await find(pict_rs, b"wanted", media_type) == ("wanted",)
 
 
 async def test_what_is_not_stored_is_not_found(fake: FakePictRs, pict_rs: PictRs) -> None:
     assert await find(pict_rs, b"wanted") == ()
-    fake.store(b"other")
+    fake.store(b"other!")  # of the same size, at the same time
     assert await find(pict_rs, b"wanted") == ()
+
+
+def blake(file: StoredFile) -> bytes:
+    return hashlib.blake2b(file.data, digest_size=32).digest() + file.hash[32:]
+
+
+NEXT_FORMATS = {
+    "a longer size": HashFormat(
+        lambda file: (file.hash[:32] + b"\0\0" + file.hash[32:]).hex(),
+        lambda file: base64.urlsafe_b64encode(file.hash[:32] + b"\0\0" + file.hash[32:]).decode(),
+    ),
+    "another digest, of the same length": HashFormat(
+        lambda file: blake(file).hex(),
+        lambda file: base64.urlsafe_b64encode(blake(file)).decode(),
+    ),
+    "other slugs": HashFormat(slug_of=lambda file: f"after {file.sha256[:20]}"),
+    "no hexadecimal digits": HashFormat(
+        lambda file: f"blake2:{base64.b64encode(blake(file)).decode()}",
+        lambda file: f"blake2:{base64.b64encode(blake(file)).decode()}",
+    ),
+    "capitals": HashFormat(lambda file: file.hash.hex().upper(), lambda file: file.hash.hex()),
+}
+
+
+@pytest.fixture(params=NEXT_FORMATS)
+def next_fake(fake: FakePictRs, request: pytest.FixtureRequest) -> FakePictRs:
+    fake.hash_format = NEXT_FORMATS[request.param]
+    fake.more_fields = True
+    return fake
+
+
+@pytest.mark.parametrize("tells_current", [True, False])
+@pytest.mark.parametrize("purged", [0, 1, 100])
+async def test_all_are_listed_in_a_format_that_is_not_known(
+    next_fake: FakePictRs, pict_rs: PictRs, purged: int, *, tells_current: bool
+) -> None:
+    next_fake.tells_current = tells_current
+    for number in range(250):
+        next_fake.store(b"file %d" % number, "i-png", f"{number}.png")
+    seen = []
+    async for entry in pict_rs.newest():
+        seen.append(entry.aliases[0])
+        if len(seen) == 100:
+            del next_fake.files[150 - purged : 150]
+    assert {f"{number}.png" for number in range(150 - purged)} <= set(seen)
+    assert len(seen) == 250 or purged
+
+
+async def test_a_file_is_looked_at_again_in_a_format_that_is_not_known(
+    next_fake: FakePictRs, pict_rs: PictRs
+) -> None:
+    for number in range(150):
+        next_fake.store(b"file %d" % number, "i-png", f"{number}.png", f"{number}-again.png")
+    entry = [entry async for entry in pict_rs.newest()][-1]
+    assert await pict_rs.look(entry.hex, ["gone.png", "0.png"]) == ("0.png", "0-again.png")
+    assert await pict_rs.look(entry.hex, []) == ("0.png", "0-again.png")
+    del next_fake.files[0]
+    assert await pict_rs.look(entry.hex, ["0.png"]) == ()
+    assert await pict_rs.look(entry.hex, []) == ()
+
+
+async def test_a_file_is_found_by_its_time_in_a_format_that_is_not_known(
+    next_fake: FakePictRs, pict_rs: PictRs
+) -> None:
+    for minute in range(-300, 300):
+        file = next_fake.store(b"file %d" % abs(minute), "i-png", f"{minute}.png")
+        next_fake.files[-1] = replace(file, stored_at=UPLOADED + timedelta(minutes=minute))
+    next_fake.files[300 + 2].data = b"wanted"
+    assert await find(pict_rs, b"wanted") == ("2.png",)
+    assert len(next_fake.requests) < 40
+
+
+async def test_what_is_not_found_in_a_format_that_is_not_known_is_not_said_to_be_gone(
+    fake: FakePictRs, pict_rs: PictRs
+) -> None:
+    fake.hash_format = NEXT_FORMATS["no hexadecimal digits"]
+    assert await find(pict_rs, b"wanted") == ()  # nothing is stored at all
+    fake.store(b"wanted")
+    with pytest.raises(UnknownFormatError, match="format that is not known"):
+        await find(pict_rs, b"wanted", at=UPLOADED + timedelta(days=1))
+    with pytest.raises(UnknownFormatError, match="format that is not known"):
+        await find(pict_rs, b"another")
+
+
+@pytest.mark.parametrize("tells_current", [True, False])
+async def test_a_listing_that_does_not_go_on_is_an_error(
+    fake: FakePictRs, pict_rs: PictRs, *, tells_current: bool
+) -> None:
+    fake.ignores_slugs, fake.tells_current = True, tells_current
+    for number in range(250):
+        fake.store(b"file %d" % number)
+    with pytest.raises(PictRsError, match="does not go on"):
+        await listed(pict_rs)
 
 
 async def listed(client: PictRs, until: Collection[str] = ()) -> list[str]:
@@ -163,17 +258,6 @@ async def test_all_are_listed_when_files_come_during_the_search_for_a_time(
     newer = len(fake.files) - older
     assert newer > 30
     assert await listed(pict_rs, until) == [f"newer {number}" for number in reversed(range(newer))]
-
-
-async def test_another_format_of_slugs_is_an_error_and_not_a_missing_file() -> None:
-    async def hashes(request: Request) -> Response:
-        page = {"limit": 1, "current": "abc", "hashes": [{"hex": "00" * 45, "aliases": ["a"]}]}
-        return JSONResponse({"msg": "ok", "page": page})
-
-    app = Starlette(routes=[Route("/internal/hashes", hashes)])
-    async with serving(app) as url, PictRs(url, API_KEY) as client:
-        with pytest.raises(PictRsError, match="another format of slugs"):
-            await find(client, b"wanted")
 
 
 @pytest.mark.parametrize("answer", [b"", b"[]", b'{"page": {"hashes": [1]}}', b"<html>"])

@@ -8,7 +8,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal
 
-from imagesafety.pict_rs import NotStoredError, PictRs, PictRsError, UnreachableError
+from imagesafety.pict_rs import (
+    FileTooLargeError,
+    NotStoredError,
+    PictRs,
+    PictRsError,
+    UnreachableError,
+)
 from imagesafety.pict_rs_pages import StoredHash
 from imagesafety.stored.place import (
     UNREADABLE,
@@ -63,33 +69,35 @@ class PictRsPlace:
         if not file.aliases:
             message = "pict-rs has no alias of it, so nobody can fetch it"
             raise FileTroubleError(UNREADABLE, message)
-        try:
-            async with contextlib.aclosing(self._pict_rs.fetch(file.aliases[0], most)) as fetched:
-                return b"".join([chunk async for chunk in fetched])
-        except NotStoredError:
-            raise gone() from None
-        except PictRsError as error:
-            raise _trouble(error) from error
+        for alias in file.aliases:
+            try:
+                async with contextlib.aclosing(self._pict_rs.fetch(alias, most)) as fetched:
+                    return b"".join([chunk async for chunk in fetched])
+            except NotStoredError:
+                continue  # somebody may have deleted one upload of several
+            except FileTooLargeError:
+                raise too_large(most) from None
+            except PictRsError as error:
+                raise _trouble(error) from error
+        raise gone()
 
     async def look(self, file: StoredFile) -> StoredFile | None:
         """As Place.look: with the aliases that it has now."""
-        slug = StoredHash(file.name, ()).slug
         try:
-            first = (await self._pict_rs.page(slug, limit=1)).first
+            aliases = await self._pict_rs.look(file.name, file.aliases)
         except PictRsError as error:
             raise _trouble(error) from error
-        if first is None or first.hex != file.name:
-            return None
-        return replace(file, aliases=first.aliases)
+        return replace(file, aliases=aliases) if aliases else None
 
     async def remove(self, file: StoredFile) -> bool:
         """As Place.remove: purges it, with all its aliases and variants."""
-        if not file.aliases:
-            return False
         try:
-            return await self._pict_rs.purge(file.aliases[0])
+            for alias in file.aliases:
+                if await self._pict_rs.purge(alias):
+                    return True
         except PictRsError as error:
             raise _trouble(error) from error
+        return False
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -98,7 +106,8 @@ class PictRsPlace:
 
 def _stored(entry: StoredHash) -> StoredFile:
     stored_at = entry.stored_at.timestamp() if entry.stored_at is not None else None
-    return StoredFile(entry.hex, entry.size, "1", stored_at, entry.aliases)
+    size = entry.size if entry.size is not None else -1
+    return StoredFile(entry.hex, size, "1", stored_at, entry.aliases)
 
 
 def _trouble(error: PictRsError) -> FileTroubleError | PlaceError:

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +33,7 @@ from imagesafety.policy import Mode
 from imagesafety.policy_file import parse_policy
 from imagesafety.v1 import scoring_pb2
 from tests.e2e.scripted_inference import Context, scores, scripted
-from tests.fake_pict_rs import API_KEY, FakePictRs, fake_pict_rs
+from tests.fake_pict_rs import API_KEY, FakePictRs, HashFormat, fake_pict_rs
 from tests.gateway.postgres import Postgres, postgres  # noqa: F401
 from tests.gateway.records import record
 
@@ -316,6 +317,21 @@ async def test_a_file_that_pict_rs_does_not_have_is_gone_but_not_at_once(world: 
     assert await world.state(unscanned) == "gone"
     assert world.counted == {"gone": 1}
     assert await world.rescans() == []
+
+
+async def test_a_file_is_found_where_hashes_are_of_a_format_that_is_not_known(
+    world: World,
+) -> None:
+    world.pict_rs.hash_format = HashFormat(lambda file: f"v2:{file.sha256[:30]}")
+    uploaded = datetime.fromtimestamp(world.now - 3600, UTC)
+    for data in (b"some", b"good", b"more"):
+        world.pict_rs.store(data).stored_at = uploaded
+    unscanned = await world.upload(b"good")
+    missing = await world.upload(b"lost")
+    await world.rescanner().work_off()
+    assert await world.state(unscanned) == "scanned"
+    assert await world.state(missing) == "pending"  # nobody knows that it is gone
+    assert world.counted == {"accept": 1}
 
 
 async def test_what_is_pending_stays_so_while_inference_is_full(world: World) -> None:

@@ -11,13 +11,14 @@ import pytest
 
 from imagesafety.stored.opening import open_place
 from imagesafety.stored.place import (
+    TOO_MANY_BYTES,
     FileTroubleError,
     Place,
     PlaceError,
     PlaceSettingError,
     StoredFile,
 )
-from tests.fake_pict_rs import API_KEY, FakePictRs, fake_pict_rs
+from tests.fake_pict_rs import API_KEY, FakePictRs, HashFormat, fake_pict_rs
 
 
 @pytest.fixture
@@ -51,6 +52,37 @@ async def test_originals_are_listed_read_and_purged(fake: FakePictRs, place: Pla
     assert not await place.remove(newer)
     with pytest.raises(FileTroubleError, match="removed before"):
         await place.read(newer, 10)
+
+
+async def test_a_hash_of_a_format_that_is_not_known_is_a_name_like_any_other(
+    fake: FakePictRs, place: Place
+) -> None:
+    fake.hash_format = HashFormat(lambda file: f"v2:{file.sha256[:30]}", lambda file: file.sha256)
+    fake.store(b"a file", "i-next", "a.next", "b.next")
+    [file] = await listed(place)
+    assert (file.name, file.size) == (f"v2:{fake.files[0].sha256[:30]}", -1)
+    assert await place.read(file, 10) == b"a file"
+    with pytest.raises(FileTroubleError, match="over 5 bytes") as caught:
+        await place.read(file, 5)
+    assert caught.value.reason == TOO_MANY_BYTES
+    as_recorded = replace(file, aliases=())  # by a scan that was killed
+    assert await place.look(as_recorded) == file
+    assert await place.remove(file)
+    assert await place.look(file) is None
+    assert await place.look(as_recorded) is None
+
+
+async def test_a_file_one_alias_of_which_was_deleted_is_still_there(
+    fake: FakePictRs, place: Place
+) -> None:
+    fake.store(b"a file", "i-png", "a.png", "b.png")
+    [file] = await listed(place)
+    fake.files[0].aliases.remove("a.png")
+    assert await place.read(file, 10) == b"a file"
+    assert await place.look(file) == replace(file, aliases=("b.png",))
+    assert await place.look(replace(file, aliases=("a.png",))) == replace(file, aliases=("b.png",))
+    assert await place.remove(file)
+    assert fake.files == []
 
 
 async def test_what_is_older_is_not_listed(fake: FakePictRs, place: Place) -> None:
