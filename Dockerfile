@@ -3,13 +3,16 @@
 #   docker build --target gateway --tag imagesafety-gateway:0.1.0 .
 #   docker build --target inference --tag imagesafety-inference:0.1.0-cpu .
 #   docker build --target inference --tag imagesafety-inference:0.1.0-cuda \
-#     --build-arg TORCH_INDEX=https://pypi.org/simple .
+#     --build-arg TORCH_INDEX= .
 #   docker build --target all-in-one --tag imagesafety:0.1.0 .
 #   docker build --target tools --tag imagesafety-tools:0.1.0 .
 #
-# Both run as user 10001 and take a read-only root file system. The gateway writes to /data, inference
-# to /cache and /tmp; deploy/ and k8s/ mount something there. The third, `tools`, is the command for
-# evaluate, calibrate and scan: it calls inference, and keeps what it knows in /data.
+# All run as user 10001 and take a read-only root file system. The gateway writes to /data, inference
+# to /cache and /tmp; deploy/ and k8s/ mount something there. `tools` is the command for evaluate,
+# calibrate and scan: it calls inference, and keeps what it knows in /data. `all-in-one` runs both
+# services. Each has the distribution installed, as pip would on any machine.
+#
+# `make containers` builds all of them and plays with them.
 
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
@@ -20,6 +23,19 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -m venv --without-pip /opt/venv
 COPY pyproject.toml constraints.txt ./
 COPY tools/requirements.py tools/
+
+# The distribution alone, in an environment at the same place: images copy it over that of their
+# packages, so that a change of code makes a layer of some megabytes anew and not PyTorch's.
+FROM packages AS distribution
+COPY README.md LICENSE ./
+COPY policies policies
+COPY imagesafety imagesafety
+COPY gateway gateway
+COPY inference inference
+COPY telemetry telemetry
+RUN --mount=type=cache,target=/root/.cache/pip \
+    PIP_CONSTRAINT=constraints.txt python -m pip wheel --no-deps --wheel-dir wheels . \
+    && python -m pip --python /opt/venv/bin/python install --no-deps wheels/*.whl
 
 FROM packages AS gateway-packages
 RUN --mount=type=cache,target=/root/.cache/pip \
@@ -39,12 +55,12 @@ FROM packages AS inference-packages
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ \
     && rm -rf /var/lib/apt/lists/*
-# PyTorch's wheels on PyPI bring CUDA, some gigabytes of it; those of this index compute on the CPU
-# only. Its other packages are none of ours, so nothing but these two is taken from there.
+# PyTorch's own index, whose wheels compute on the CPU only; nothing but these two is taken from
+# there. Empty means pip's own index: its wheels bring CUDA, some gigabytes of it.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python -m pip --python /opt/venv/bin/python install --no-deps --index-url "${TORCH_INDEX}" \
-        --constraint constraints.txt torch torchvision
+    python -m pip --python /opt/venv/bin/python install --no-deps \
+        ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} --constraint constraints.txt torch torchvision
 RUN --mount=type=cache,target=/root/.cache/pip \
     python tools/requirements.py inference > requirements.txt \
     && python -m pip --python /opt/venv/bin/python install \
@@ -67,7 +83,6 @@ RUN apt-get update \
     && groupadd --gid 10001 imagesafety \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp imagesafety
 ENV PATH=/opt/venv/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-WORKDIR /app
 
 FROM runtime AS inference-runtime
 RUN install --directory --owner 10001 --group 10001 /cache /weights
@@ -80,12 +95,8 @@ ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility \
 # may write to /data, because pictrs-safety's compose file says `user: 991:991`.
 FROM inference-runtime AS all-in-one
 COPY --from=all-packages /opt/venv /opt/venv
-COPY policies policies
-COPY imagesafety imagesafety
-COPY inference inference
-COPY telemetry telemetry
-COPY gateway gateway
-RUN python -m compileall -q . && install --directory --mode 1777 /data
+COPY --from=distribution /opt/venv /opt/venv
+RUN install --directory --mode 1777 /data
 ENV IMAGESAFETY_GATEWAY_LISTEN=0.0.0.0:14051 \
     IMAGESAFETY_GATEWAY_ADMIN_LISTEN=0.0.0.0:14052 \
     IMAGESAFETY_GATEWAY_DATA_FOLDER=/data/ledger \
@@ -97,15 +108,11 @@ VOLUME /data
 EXPOSE 14051 14052
 HEALTHCHECK --interval=30s --timeout=5s --start-period=20s \
     CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:14051/livez', timeout=4)"]
-ENTRYPOINT ["tini", "--", "python", "-m", "imagesafety.command", "up"]
+ENTRYPOINT ["tini", "--", "imagesafety", "up"]
 
 FROM inference-runtime AS inference
 COPY --from=inference-packages /opt/venv /opt/venv
-COPY imagesafety/__init__.py imagesafety/
-COPY imagesafety/v1 imagesafety/v1
-COPY inference inference
-COPY telemetry telemetry
-RUN python -m compileall -q .
+COPY --from=distribution /opt/venv /opt/venv
 ENV IMAGESAFETY_INFERENCE_LISTEN=0.0.0.0:50051 \
     IMAGESAFETY_INFERENCE_METRICS_LISTEN=0.0.0.0:50052
 USER 10001:10001
@@ -116,23 +123,18 @@ ENTRYPOINT ["tini", "--", "python", "-m", "inference"]
 
 FROM runtime AS tools
 COPY --from=tools-packages /opt/venv /opt/venv
-COPY policies policies
-COPY imagesafety imagesafety
-RUN python -m compileall -q . && install --directory --mode 1777 /data
+COPY --from=distribution /opt/venv /opt/venv
+RUN install --directory --mode 1777 /data
 ENV XDG_CACHE_HOME=/data/cache XDG_DATA_HOME=/data
 USER 10001:10001
 WORKDIR /data
 VOLUME /data
-ENV PYTHONPATH=/app
-ENTRYPOINT ["tini", "--", "python", "-m", "imagesafety.command"]
+ENTRYPOINT ["tini", "--", "imagesafety"]
 
 FROM runtime AS gateway
 COPY --from=gateway-packages /opt/venv /opt/venv
-COPY policies policies
-COPY imagesafety imagesafety
-COPY gateway gateway
-COPY telemetry telemetry
-RUN python -m compileall -q . && install --directory --owner 10001 --group 10001 /data
+COPY --from=distribution /opt/venv /opt/venv
+RUN install --directory --owner 10001 --group 10001 /data
 ENV IMAGESAFETY_GATEWAY_LISTEN=0.0.0.0:14051 \
     IMAGESAFETY_GATEWAY_ADMIN_LISTEN=0.0.0.0:14052 \
     IMAGESAFETY_GATEWAY_DATA_FOLDER=/data

@@ -1,11 +1,11 @@
 # make run · make test · make lint · make lint-k8s · make protos · make demo-model
-# make rehearse · make rehearse ROW=kill,hang SECONDS=20
+# make rehearse · make rehearse ROW=kill,hang SECONDS=20 · make containers · make containers PLAY='killed frozen'
 # make bench · make bench-overhead · make bench-ledger · make bench-peers · make bench-decode
 # make bench-bulk · make bench-evasion · make bench-models
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: run test lint lint-k8s rehearse bench bench-overhead bench-ledger bench-peers bench-decode bench-bulk bench-evasion bench-models protos format demo-model evaluate-demo constraints
+.PHONY: run test lint lint-k8s rehearse containers bench bench-overhead bench-ledger bench-peers bench-decode bench-bulk bench-evasion bench-models protos format demo-model evaluate-demo constraints
 
 run: .venv/installed
 	$(BIN)/imagesafety up
@@ -26,6 +26,11 @@ lint: .venv/installed
 # about half an hour, 20 minutes of which are the soak.
 rehearse: .venv/installed
 	$(BIN)/python -m benchmarks.rehearsal $(if $(ROW),--row $(ROW)) $(if $(SECONDS),--seconds $(SECONDS))
+
+# Builds the images, starts Compose beside a real pict-rs, and plays failures. Where no Docker engine
+# answers, it says so and succeeds; with INSTALL_ENGINE=1, root gets Debian's for this run.
+containers: .venv/installed
+	$(BIN)/python -m tools.containers $(PLAY)
 
 # Manifests, compose files and Dockerfile, offline; the manifests where kubectl is installed.
 lint-k8s: .venv/installed

@@ -1,8 +1,10 @@
 """The files for Docker Compose: valid by its specification, and for the settings that there are."""
 
 import argparse
+import re
 import subprocess
 import sys
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
@@ -27,15 +29,12 @@ def services(name: str) -> dict[str, dict[str, Any]]:
 
 def environment(service: dict[str, Any]) -> dict[str, str]:
     """Its variables, with what stands for those of the shell that aren't set."""
-    result = {}
-    for item in service.get("environment", ()):
-        name, value = item.split("=", 1)
-        while "${" in value:
-            before, _, rest = value.partition("${")
-            variable, _, after = rest.partition("}")
-            value = before + variable.partition(":-")[2] + after
-        result[name] = value
-    return result
+    items = (item.split("=", 1) for item in service.get("environment", ()))
+    return {name: substituted(value) for name, value in items}
+
+
+def substituted(text: str) -> str:
+    return re.sub(r"\$\{\w+(:[-+])?([^}]*)\}", lambda m: m[2] if m[1] == ":-" else "", text)
 
 
 def test_files_are_valid_by_the_specification_of_compose() -> None:
@@ -58,13 +57,43 @@ def test_variables_are_settings_with_values_that_the_services_take(
         read_settings(variables, monkeypatch)
 
 
-def test_lemmys_services_keep_all_but_the_address_of_the_validator() -> None:
+@pytest.mark.parametrize(
+    ("file", "gateway"),
+    [
+        ("compose.imagesafety.yml", "imagesafety"),
+        ("compose.pictrs-safety.yml", "pictrs-safety"),
+    ],
+)
+def test_pict_rs_calls_an_address_on_a_network_that_only_the_gateway_shares(
+    file: str, gateway: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = yaml.safe_load((DEPLOY / file).read_text())
+    added = document["services"]
+    (url,) = environment(added["pictrs"]).values()
+    on_it = {name: one for name, one in added.items() if "validator" in one.get("networks", {})}
+    addresses = {
+        name: ip_address(substituted(one["networks"]["validator"]["ipv4_address"]))
+        for name, one in on_it.items()
+    }
+    assert addresses.keys() == {"pictrs", gateway}
+    assert url == f"http://{addresses[gateway]}:14051/api/v1/scan/IPADDR"
+    network = document["networks"]["validator"]
+    assert network["internal"] is True
+    (subnet,) = network["ipam"]["config"]
+    assert set(addresses.values()) <= set(ip_network(substituted(subnet["subnet"])).hosts())
+    ours = {k: v for k, v in environment(added[gateway]).items() if k.startswith("IMAGESAFETY_")}
+    settings = read_settings(ours, monkeypatch)[0]
+    assert settings.networks == (ip_network(addresses["pictrs"]),)
+    # pict-rs goes on being reached by Lemmy, and the gateway publishes no port for uploads.
+    assert "default" in added["pictrs"]["networks"]
+    assert not any("14051" in port for one in added.values() for port in one.get("ports", ()))
+
+
+def test_lemmys_services_keep_all_but_their_validator() -> None:
     added = services("compose.imagesafety.yml")
     assert added.keys() & LEMMY == {"pictrs"}
-    assert added["pictrs"].keys() == {"environment", "depends_on"}
-    assert environment(added["pictrs"]) == {
-        "PICTRS__MEDIA__EXTERNAL_VALIDATION": "http://imagesafety:14051/api/v1/scan/IPADDR"
-    }
+    assert added["pictrs"].keys() == {"environment", "depends_on", "networks"}
+    assert environment(added["pictrs"]).keys() == {"PICTRS__MEDIA__EXTERNAL_VALIDATION"}
 
 
 def test_pict_rs_and_inference_are_reached_by_the_names_that_services_have() -> None:
@@ -105,7 +134,7 @@ def test_limits_and_grace_periods_fit_the_settings(monkeypatch: pytest.MonkeyPat
 def test_both_services_in_one_container_fit_into_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     service = services("compose.pictrs-safety.yml")["pictrs-safety"]
     ours = {k: v for k, v in environment(service).items() if not k.startswith(PICTRS_SAFETY)}
-    (settings,) = read_settings(ours, monkeypatch)
+    _, settings = read_settings(ours, monkeypatch)
     assert settings.threads == settings.decode_workers == service["cpus"]
     limit, gateway = service["mem_limit"], 512 * 2**20
     assert int(limit[:-1]) * MEMORY[limit[-1]] >= inference_needs(settings) + gateway
@@ -131,8 +160,8 @@ def test_images_that_are_built_here_are_not_looked_for_in_registries(file: str) 
 
 
 def test_pictrs_safetys_service_has_another_image_and_is_called_the_same() -> None:
-    ((name, service),) = services("compose.pictrs-safety.yml").items()
-    assert name == service["hostname"] == "pictrs-safety"
+    service = services("compose.pictrs-safety.yml")["pictrs-safety"]
+    assert service["hostname"] == "pictrs-safety"
     assert service["image"] == "imagesafety:0.1.0"
     assert service["expose"] == ["14051"]
     assert service["user"] == "991:991"
