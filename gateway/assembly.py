@@ -20,6 +20,7 @@ from gateway.decision import Decider
 from gateway.drain import Drain
 from gateway.evidence import Cause
 from gateway.examination import Examiner
+from gateway.first_call import FirstCall
 from gateway.health import Health
 from gateway.ledger.ledger import AnyLedger, Ledger, NoLedger
 from gateway.metrics import Metrics
@@ -86,8 +87,11 @@ async def assembled(settings: Settings, path: Path, policy: Policy) -> AsyncIter
                 "policy file": reloader.trouble,
             },
         )
-        scanner = Scanner(settings, examiner, decider, current, overrides, ledger, metrics)
-        running = [warm_up.run(), reloader.run()]
+        first_call = FirstCall(ledger)
+        scanner = Scanner(
+            settings, examiner, decider, current, overrides, ledger, metrics, first_call
+        )
+        running = [warm_up.run(), reloader.run(), first_call.run()]
         if settings.webhook_url:
             sender = WebhookSender(ledger, settings.webhook_url, settings.webhook_secret, metrics)
             stack.push_async_callback(sender.close)
@@ -103,7 +107,9 @@ async def assembled(settings: Settings, path: Path, policy: Policy) -> AsyncIter
         for work in running:
             await stack.enter_async_context(_in_background(work))
         replicas = Replicas(settings.inference, settings.tls)
-        parts = Parts(settings, ledger, overrides, current, health.check, replicas.check)
+        parts = Parts(
+            settings, ledger, overrides, current, health.check, replicas.check, first_call
+        )
         yield Gateway(
             uploads=upload_app(scanner, health, drain),
             admin=admin_app(parts, metrics),

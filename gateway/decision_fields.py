@@ -19,5 +19,7 @@ def fields_of(
         "client": upload.client,
         "media_type": upload.media_type,
         "bytes": upload.upload.received,
+        "reference": upload.upload.name or "",
+        "user_agent": upload.user_agent,
         "milliseconds": round(1000 * seconds),
     }

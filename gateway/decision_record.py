@@ -16,7 +16,10 @@ _WORTH_A_RESCAN = (Cause.OVERLOAD, Cause.UNAVAILABLE, Cause.DEADLINE, Cause.ERRO
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of an upload before anybody looked at it. `at` as in DecisionRecord."""
+    """What is known of an upload before anybody looked at it.
+
+    `at`, `reference` and `user_agent` as in DecisionRecord.
+    """
 
     id: str
     at: int
@@ -25,6 +28,8 @@ class Facts:
     sha256: bytes | None
     size: int
     media_type: str
+    reference: str | None = None
+    user_agent: str | None = None
 
 
 def scored_by(policy: Policy, model: ModelIdentity | None) -> ScoredBy:
@@ -73,6 +78,8 @@ def record_of(
         override=decision.override.id if decision.override is not None else None,
         repeat_of=evidence.repeat_of if isinstance(evidence, Scored) else None,
         rescan_of=rescan_of,
+        reference=facts.reference,
+        user_agent=facts.user_agent,
         deciding_view=decision.deciding_view,
         **(_of_scores(scores) if scores is not None else {}),  # type: ignore[arg-type]
     )

@@ -24,6 +24,7 @@ from gateway.policy_in_force import PolicyInForce
 from gateway.repeats import Repeats
 from gateway.same_bytes import SameBytes
 from gateway.upload import ClientGoneError, UploadTooLargeError
+from gateway.upload_form import MalformedFormError
 from imagesafety.client import ScoringClient, ScoringError
 from imagesafety.policy import Mode
 from imagesafety.scores import ImageScores
@@ -77,7 +78,7 @@ class Examiner:
         """Examines an upload by the monotonic time `until`.
 
         The upload is read to its end even where inference gives up before: an override may be for
-        its hash. Raises ClientGoneError, UploadTooLargeError, and TooLargeError.
+        its hash. Raises ClientGoneError, UploadTooLargeError, MalformedFormError and TooLargeError.
         """
         same = SameBytes(request, self._repeats, self._client, self._metrics, hashes=self._hashes)
         if request.mode is Mode.OFF:
@@ -128,7 +129,7 @@ class _Examination:
         self.times_sent = 0
 
     async def run(self) -> Examined:
-        """Finds the evidence. Raises UploadTooLargeError, ClientGoneError, and TooLargeError."""
+        """Finds the evidence. Raises as Examiner.examine."""
         try:
             if (known := await self._same.wait_for_others()) is not None:
                 return Examined(known)
@@ -139,7 +140,7 @@ class _Examination:
             if (known := await self._same.awaited()) is not None:
                 return Examined(known)
             evidence = self._without_scores(error)
-        except (ClientGoneError, UploadTooLargeError, TooLargeError):
+        except (ClientGoneError, UploadTooLargeError, MalformedFormError, TooLargeError):
             raise
         except Exception:
             # A mistake of ours must not decide more than the configuration allows it to.
@@ -209,7 +210,9 @@ class _Examination:
             if not scoring.done() and (recorded := finding.result()) is not None:
                 self._same.share(recorded)
                 return Examined(recorded)
-            return Examined(self._same.remember(await scoring), time.monotonic() - started)
+            scores, seconds = await scoring, time.monotonic() - started
+            await self._request.upload.read_rest()  # scores of a part of a file are none of it
+            return Examined(self._same.remember(scores), seconds)
         finally:
             for task in (scoring, finding):
                 task.cancel()

@@ -18,6 +18,11 @@ class ExaminationRequest:
     upload: Upload
     client: str
     mode: Mode
-    media_type: str
+    user_agent: str
     policy: PolicyInForce
     overrides: OverrideSet
+
+    @property
+    def media_type(self) -> str:
+        """What the file is declared as; of a form, known when its headers were read."""
+        return self.upload.media_type

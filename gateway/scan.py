@@ -22,6 +22,7 @@ from gateway.decision_record import Facts, record_of, timings_of, worth_a_rescan
 from gateway.evidence import Cause, TooLargeError, Unscored
 from gateway.examination import Examined, Examiner
 from gateway.examination_request import ExaminationRequest
+from gateway.first_call import FirstCall
 from gateway.http_protocol import FIRST_BYTE
 from gateway.kept_bytes import KeptBytes
 from gateway.ledger.ledger import AnyLedger, LedgerUnavailableError
@@ -30,6 +31,7 @@ from gateway.overrides.matching import OverrideSource
 from gateway.policy_in_force import CurrentPolicy
 from gateway.settings import Settings
 from gateway.upload import ClientGoneError, Upload, UploadTooLargeError
+from gateway.upload_form import DeclaredContent, FileForm, MalformedFormError, declared_content
 from gateway.upload_trace import tell_decision, tell_status, upload_span
 from imagesafety.policy import Mode
 from telemetry.tracing import span
@@ -41,6 +43,7 @@ MEDIA_TYPES = frozenset(
 LINGER_SECONDS = 2.0  # for how long a body is read that nobody needs any more
 # A body so small that comes so fast is there whole before inference is called: it may be known.
 SMALL_BYTES, SMALL_SECONDS = 256 * 1024, 0.002
+MOST_USER_AGENT = 200  # characters
 AfterBody = Callable[[], Awaitable[None]]
 CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody is there to read it
 
@@ -97,6 +100,7 @@ class Scanner:
         overrides: OverrideSource,
         ledger: AnyLedger,
         metrics: Metrics,
+        first_call: FirstCall,
     ) -> None:
         self._settings = settings
         self._kept = KeptBytes(settings.retry_bytes)
@@ -106,6 +110,7 @@ class Scanner:
         self._overrides = overrides
         self._ledger = ledger
         self._metrics = metrics
+        self._first_call = first_call
 
     async def scan(self, request: Request) -> Response:
         """The endpoint."""
@@ -116,7 +121,7 @@ class Scanner:
     async def _answer(self, request: Request, started: float) -> Response:
         body = Upload(request.receive, self._settings.max_upload_bytes, self._kept)
         try:
-            upload = self._admit(request, body)
+            upload = self._admitted(request, body)
             examined = await self._examine(upload, started)
         except RefusedError as refused:
             self._metrics.count_refusal(refused.status)
@@ -140,8 +145,18 @@ class Scanner:
         if_whole = partial(self._have_rescanned, upload) if late else None
         return AnswerResponse(decision.body(upload.id), decision.status, body, if_whole)
 
-    def _admit(self, request: Request, body: Upload) -> ExaminationRequest:
+    def _admitted(self, request: Request, body: Upload) -> ExaminationRequest:
         """The upload as it is to be examined. Raises RefusedError."""
+        user_agent = _printable(request.headers.get("user-agent", ""))
+        try:
+            upload = self._admit(request, body, user_agent)
+        except RefusedError as refused:
+            self._first_call.note_refusal(refused.status, refused.message, user_agent)
+            raise
+        self._first_call.note_upload()
+        return upload
+
+    def _admit(self, request: Request, body: Upload, user_agent: str) -> ExaminationRequest:
         name = authenticate(
             request.path_params["client_id"],
             caller_address(
@@ -154,17 +169,17 @@ class Scanner:
         )
         if name is None:
             raise RefusedError(401, "not_allowed", "this client may not ask here")
-        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media_type not in MEDIA_TYPES:
-            scanned = ", ".join(sorted(MEDIA_TYPES))
-            message = f"{media_type or 'no Content-Type'} is not scanned; {scanned} are"
-            raise RefusedError(415, "unsupported_media_type", message)
+        content = _declared(request)
+        form = FileForm(content.boundary) if content.boundary is not None else None
+        body.declare(content.media_type, form)
+        if form is None or content.media_type:
+            _check_media_type(content.media_type)
         return ExaminationRequest(
             id=secrets.token_hex(16),
             upload=body,
             client=name,
             mode=self._settings.modes.get(name, Mode.ENFORCE),
-            media_type=media_type,
+            user_agent=user_agent,
             policy=self._policy.value,
             overrides=self._overrides.current,
         )
@@ -176,10 +191,15 @@ class Scanner:
         try:
             async with asyncio.timeout_at(_loop_time(started + budget - margin / 2)):
                 if not await upload.upload.gather(SMALL_BYTES, SMALL_SECONDS):
-                    raise RefusedError(400, "empty_body", "the request has no body")
+                    where = "the form's part" if upload.upload.is_form else "the request's body"
+                    raise RefusedError(400, "empty_body", f"{where} is empty; expected a file")
+                if upload.media_type:  # a form may give none: inference goes by the bytes
+                    _check_media_type(upload.media_type)
                 return await self._examiner.examine(upload, started + budget - margin)
         except TimeoutError:
             return Examined(Unscored(Cause.DEADLINE, "the time budget ran out"))
+        except MalformedFormError as error:
+            raise RefusedError(400, "malformed_form", str(error)) from error
         except (UploadTooLargeError, TooLargeError) as error:
             limit = f"the body is over {self._settings.max_upload_bytes} bytes"
             raise RefusedError(413, "too_large", str(error) or limit) from error
@@ -213,6 +233,8 @@ class Scanner:
             sha256=body.sha256,
             size=body.received,
             media_type=upload.media_type,
+            reference=body.name,
+            user_agent=upload.user_agent or None,
         )
         timings = timings_of(
             evidence,
@@ -240,6 +262,28 @@ class Scanner:
         self._metrics.observe_stages(timings)
         self._metrics.ledger_seconds.observe(stored - now)
         self._metrics.count_decision(decision, stored - started, body.received)
+
+
+def _declared(request: Request) -> DeclaredContent:
+    """The body by the request's headers. Raises RefusedError."""
+    try:
+        return declared_content(request.headers.getlist("content-type"))
+    except MalformedFormError as error:
+        raise RefusedError(400, "malformed_form", str(error)) from error
+
+
+def _check_media_type(media_type: str) -> None:
+    """Raises RefusedError for what is not scanned."""
+    if media_type not in MEDIA_TYPES:
+        scanned = ", ".join(sorted(MEDIA_TYPES))
+        message = f"{media_type or 'no Content-Type'} is not scanned; {scanned} are"
+        raise RefusedError(415, "unsupported_media_type", message)
+
+
+def _printable(text: str) -> str:
+    """A header's value, not longer than a log should have to hold, without control characters."""
+    bounded = text[:MOST_USER_AGENT]
+    return "".join(character if character.isprintable() else "?" for character in bounded)
 
 
 def _loop_time(monotonic: float) -> float:

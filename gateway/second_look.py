@@ -69,6 +69,7 @@ class SecondLook:
             sha256=earlier.sha256,
             size=earlier.size,
             media_type=earlier.media_type,
+            reference=earlier.reference,
         )
         seconds = time.monotonic() - started
         timings = timings_of(evidence, total=seconds, upload=None, score=seconds)

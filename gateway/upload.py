@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from starlette.types import Receive
 
 from gateway.kept_bytes import KeptBytes
+from gateway.upload_form import FileForm, MalformedFormError
 
 
 class UploadTooLargeError(Exception):
@@ -25,7 +26,8 @@ class ClientGoneError(Exception):
 class Upload:
     """Reads an ASGI request body chunk by chunk; the sender waits while nobody asks for more.
 
-    What was read is kept until `forget` to be sent again, while `kept` has room for it.
+    What was read is kept until `forget` to be sent again, while `kept` has room for it. Where the
+    body is a form, all of this is about the bytes of its file, which is whole when the form is.
     """
 
     def __init__(self, receive: Receive, max_bytes: int, kept: KeptBytes) -> None:
@@ -40,7 +42,29 @@ class Upload:
         self._hash = hashlib.sha256()
         self._whole = False
         self._ended_at: float | None = None
+        self._media_type = ""
+        self._form: FileForm | None = None
+        self._malformed: MalformedFormError | None = None
         self.received = 0
+
+    def declare(self, media_type: str, form: FileForm | None) -> None:
+        """Say what the body is, before anything is read; a form if `form` is to take it."""
+        self._media_type, self._form = media_type, form
+
+    @property
+    def is_form(self) -> bool:
+        """Whether the body is a form with the file in it."""
+        return self._form is not None
+
+    @property
+    def media_type(self) -> str:
+        """The declared media type; empty if a form gives none, or none has been read yet."""
+        return self._media_type or (self._form.media_type if self._form is not None else "")
+
+    @property
+    def name(self) -> str | None:
+        """The name of the file's part in a form, once it was read."""
+        return self._form.name if self._form is not None else None
 
     @property
     def ended(self) -> bool:
@@ -66,7 +90,8 @@ class Upload:
         """Waits for the first bytes, then a little longer, so that a small body is there whole.
 
         Reads on for at most `seconds`, up to `most` bytes. False if there is no body. What was read
-        stays part of what iterating yields. Raises as `__aiter__`.
+        stays part of what iterating yields. Of a form, its headers are read then. Raises as
+        `__aiter__`.
         """
         first = await self._next()
         self._hold(first)
@@ -81,7 +106,7 @@ class Upload:
         """Yields the body from its beginning; once only if it is not kept.
 
         Several may iterate, but only one of them before the body has ended. Raises
-        UploadTooLargeError and ClientGoneError.
+        UploadTooLargeError, MalformedFormError and ClientGoneError.
         """
         place = 0
         while True:
@@ -127,13 +152,15 @@ class Upload:
 
     async def _next(self) -> bytes:
         """The next bytes; empty at the end of the body."""
+        # Who reads on after an error must not take what came before it for the whole.
+        if self._malformed is not None:
+            raise self._malformed
         while not self.ended:
             chunk = await self._receive_some()
             if self.received > self._max_bytes:
                 raise UploadTooLargeError
             if chunk:
                 return chunk
-        # Who reads on after an error must not take what came before it for the whole.
         if self.received > self._max_bytes:
             raise UploadTooLargeError
         if not self._whole:
@@ -147,13 +174,28 @@ class Upload:
             raise ClientGoneError
         if not message.get("more_body", False):
             self._end.set()
-        chunk: bytes = message.get("body", b"")
+        chunk: bytes = self._of_file(message.get("body", b""))
         self.received += len(chunk)
-        if self.received <= self._max_bytes:
+        if self.received <= self._max_bytes and self._malformed is None:
             self._hash.update(chunk)
             if self.ended:
                 self._whole, self._ended_at = True, time.monotonic()
         return chunk
+
+    def _of_file(self, data: bytes) -> bytes:
+        """The bytes of the file in the next ones of the body; none after a malformed form."""
+        if self._form is None:
+            return data
+        if self._malformed is not None:
+            return b""
+        try:
+            data = self._form.feed(data)
+            if self.ended:
+                self._form.finish()
+        except MalformedFormError as error:
+            self._malformed = error
+            raise
+        return data
 
     async def wait_for_disconnect(self) -> None:
         """Returns when the client hangs up after it sent the whole body."""
@@ -170,6 +212,7 @@ class Upload:
         try:
             async with asyncio.timeout(seconds):
                 while not self.ended:
-                    await self._receive_some()
+                    with contextlib.suppress(MalformedFormError):
+                        await self._receive_some()
         except (TimeoutError, ClientGoneError):
             return

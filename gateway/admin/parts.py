@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from gateway.first_call import FirstCall
 from gateway.health import State
 from gateway.ledger.ledger import AnyLedger
 from gateway.overrides.store import OverrideStore
@@ -24,3 +25,4 @@ class Parts:
     current: CurrentPolicy
     health: Callable[[], Awaitable[State]]
     replicas: Callable[[Policy], Awaitable[Sequence[Replica]]]
+    first_call: FirstCall

@@ -58,6 +58,8 @@ async def test_a_decision_has_its_fields(services: tuple[Service, Service]) -> N
         "client": "lemmy",
         "media_type": "image/png",
         "bytes": len(BAD),
+        "reference": "",
+        "user_agent": "pict-rs v0.5.0-main",
     }
 
 

@@ -1,27 +1,43 @@
 """The body of an upload: read once, sent again while it is kept."""
 
+import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from starlette.types import Message
 
 from gateway.kept_bytes import KeptBytes
-from gateway.upload import Upload
+from gateway.upload import ClientGoneError, Upload, UploadTooLargeError
+from gateway.upload_form import FileForm, MalformedFormError
+from tests.forms import BOUNDARY, NAME, form, split
 
 CHUNKS = (b"one", b"two", b"three")
 
 
-def upload(budget: KeptBytes, chunks: Iterable[bytes] = CHUNKS) -> Upload:
+def upload(
+    budget: KeptBytes,
+    chunks: Iterable[bytes] = CHUNKS,
+    most: int = 10**6,
+    end: Message | None = None,
+) -> Upload:
     messages: list[Message] = [
         {"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks
     ]
-    messages.append({"type": "http.request", "body": b"", "more_body": False})
+    messages.append(end or {"type": "http.request", "body": b"", "more_body": False})
     left = iter(messages)
 
     async def receive() -> Message:
         return next(left)
 
-    return Upload(receive, 10**6, budget)
+    return Upload(receive, most, budget)
+
+
+def form_upload(data: bytes, step: int = 10, **others: Any) -> Upload:
+    """An upload whose body is a form."""
+    body = upload(KeptBytes(1000), split(data, range(0, len(data), step)), **others)
+    body.declare("image/png", FileForm(BOUNDARY.encode()))
+    return body
 
 
 async def read(body: Upload) -> list[bytes]:
@@ -79,3 +95,42 @@ async def test_uploads_share_the_budget_and_give_it_back() -> None:
         body.forget()
     assert all(budget.take(11, 0) for _ in range(4))
     assert not budget.take(1, 0)
+
+
+async def test_of_a_form_only_the_file_counts() -> None:
+    file = bytes(range(100))
+    body = form_upload(form(file), most=100)
+    assert await body.gather(1, 1)
+    assert (body.name, body.media_type, body.sha256) == (NAME, "image/png", None)
+    assert b"".join(await read(body)) == b"".join(await read(body)) == file
+    assert (body.sha256, body.received) == (hashlib.sha256(file).digest(), 100)
+    with pytest.raises(UploadTooLargeError):
+        await read(form_upload(form(file), most=99))
+
+
+async def test_a_malformed_form_is_no_file_however_often_it_is_asked_for() -> None:
+    body = form_upload(form(b"file").removesuffix(b"--\r\n"))
+    for _ in range(2):
+        with pytest.raises(MalformedFormError):
+            await read(body)
+        with pytest.raises(MalformedFormError):
+            await body.read_rest()
+    assert (body.ended, body.sha256, body.ended_at) == (True, None, None)
+
+
+async def test_the_rest_of_a_malformed_form_is_dropped() -> None:
+    body = form_upload(b"--wrong\r\n" + bytes(20_000))
+    with pytest.raises(MalformedFormError):
+        await read(body)
+    assert not body.ended
+    await body.discard_rest(60)
+    assert (body.ended, body.sha256) == (True, None)
+    with pytest.raises(MalformedFormError):
+        await read(body)
+
+
+async def test_who_hangs_up_in_a_form_is_gone() -> None:
+    body = form_upload(form(b"file"), end={"type": "http.disconnect"})
+    with pytest.raises(ClientGoneError):
+        await read(body)
+    assert body.sha256 is None

@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 
 from gateway.admin.app import admin_app
 from gateway.admin.parts import Parts
+from gateway.first_call import FirstCall
 from gateway.health import State
 from gateway.ledger.ledger import AnyLedger, Ledger, NoLedger
 from gateway.ledger.record import DecisionRecord, ScoredBy
@@ -96,6 +97,7 @@ class AdminPort:
     ledger: AnyLedger
     overrides: OverrideStore
     current: CurrentPolicy
+    first_call: FirstCall
     components: dict[str, str] = field(default_factory=dict)
     replicas: list[Replica] = field(default_factory=list)
 
@@ -136,9 +138,11 @@ async def admin_port(folder: Path, *flags: str, token: str = "") -> AsyncIterato
     async def asked(policy: Policy) -> list[Replica]:
         return replicas
 
-    app = admin_app(Parts(settings, ledger, overrides, current, health, asked), metrics)
+    first_call = FirstCall(ledger)
+    parts = Parts(settings, ledger, overrides, current, health, asked, first_call)
+    app = admin_app(parts, metrics)
     try:
-        yield AdminPort(app, ledger, overrides, current, components, replicas)
+        yield AdminPort(app, ledger, overrides, current, first_call, components, replicas)
     finally:
         await overrides.close()
         await ledger.close()
