@@ -11,10 +11,11 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from gateway.admin import charts, overview_queries
-from gateway.admin.overview_queries import Corrections, Hourly, Latency
+from gateway.admin.overview_queries import Caller, Corrections, Hourly, Latency
 from gateway.admin.parts import Parts
 from gateway.admin.periods import CHOICES, HOUR, Period, period
 from gateway.admin.rendering import page
+from gateway.first_call import NEVER_CALLED
 from gateway.ledger.ledger import LedgerUnavailableError
 
 # What each of OUTCOMES means, in the order of the page.
@@ -35,6 +36,7 @@ class _Found:
     latency: Latency | None
     corrections: Corrections
     still_unscanned: int
+    callers: list[Caller]
 
 
 def _find(connection: Connection, wanted: Period) -> _Found:
@@ -43,6 +45,7 @@ def _find(connection: Connection, wanted: Period) -> _Found:
         overview_queries.latency(connection, wanted),
         overview_queries.corrections(connection, wanted),
         overview_queries.still_unscanned(connection, wanted),
+        overview_queries.callers(connection, wanted),
     )
 
 
@@ -69,8 +72,11 @@ class Overview:
             "replicas": replicas,
             "policy": policy,
             "overrides": len(self._parts.overrides.current),
+            "missing": None,
+            "never_called": NEVER_CALLED,
         }
         try:
+            context["missing"] = await self._parts.first_call.missing()
             found = await self._parts.ledger.transaction(lambda c: _find(c, wanted))
         except LedgerUnavailableError as error:
             # The rest of the page is what somebody needs who looks for what is wrong.

@@ -13,6 +13,7 @@ from gateway.ledger.tables import decisions, overrides
 
 LATENCY_ROWS = 50_000
 CORRECTED_ROWS = 20
+MOST_CALLERS = 20
 
 
 @dataclass(frozen=True)
@@ -126,3 +127,26 @@ def still_unscanned(connection: Connection, period: Period) -> int:
     waiting = or_(decisions.c.rescan.is_(None), decisions.c.rescan != "scanned")
     query = select(func.count()).where(IS_UNSCANNED, waiting, _of(period))
     return connection.scalar(query) or 0
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A program that called for a client: so many uploads in a period, and when the last one."""
+
+    client: str
+    user_agent: str
+    uploads: int
+    last: int
+
+
+def callers(connection: Connection, period: Period) -> list[Caller]:
+    """The programs that uploaded in a period, by the newest upload; those that gave a name."""
+    table, last = decisions.c, func.max(decisions.c.at)
+    query = (
+        select(table.client, table.user_agent, func.count(), last)
+        .where(table.user_agent.is_not(None), _of(period))
+        .group_by(table.client, table.user_agent)
+        .order_by(last.desc())
+        .limit(MOST_CALLERS)
+    )
+    return [Caller(*row) for row in connection.execute(query)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from gateway.admin.sessions import form_token
 
 FOLDER = Path(__file__).parent
 STATIC = FOLDER / "static"
+_UNITS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
 _environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(FOLDER / "templates"),
@@ -29,12 +31,21 @@ _environment = jinja2.Environment(
 def moment(at: int) -> Markup:
     """A time element for microseconds since 1970: UTC, to the second."""
     try:
-        time = datetime.fromtimestamp(at / 1e6, UTC)
+        at_utc = datetime.fromtimestamp(at / 1e6, UTC)
     except (OverflowError, OSError, ValueError):
         return Markup("<span>unknown time</span>")
     return Markup('<time datetime="{}">{}</time>').format(
-        time.strftime("%Y-%m-%dT%H:%M:%SZ"), time.strftime("%Y-%m-%d %H:%M:%S")
+        at_utc.strftime("%Y-%m-%dT%H:%M:%SZ"), at_utc.strftime("%Y-%m-%d %H:%M:%S")
     )
+
+
+def ago(at: int) -> Markup:
+    """A time element for microseconds since 1970, in words such as "3 minutes ago"."""
+    seconds = max(0, time.time_ns() // 1000 - at) // 1_000_000
+    unit, length = next((u for u in _UNITS if seconds >= u[1]), _UNITS[-1])
+    count = seconds // length
+    words = f"{count} {unit}{'' if count == 1 else 's'} ago"
+    return Markup('<span title="{}">{}</span>').format(moment(at).striptags(), words)
 
 
 def size(count: int) -> str:
@@ -84,6 +95,7 @@ def percent(share: float) -> str:
 
 _environment.filters.update(
     moment=moment,
+    ago=ago,
     size=size,
     ms=milliseconds,
     number=number,

@@ -95,6 +95,53 @@ async def test_the_overview_counts_by_outcome(port: AdminPort, local: httpx.Asyn
     assert "6 uploads in 24 hours" in (await local.get("/?period=%00nonsense")).text
 
 
+async def test_the_overview_names_the_programs_that_call(
+    port: AdminPort, local: httpx.AsyncClient
+) -> None:
+    new, old = {"user_agent": "pict-rs 0.6.0-rc.6"}, {"user_agent": "pict-rs <0.5.25>"}
+    now = time.time_ns() // 1000
+    await port.keep(
+        uploaded(1, **old, at=now - 200_000_000),
+        uploaded(2, **new, at=now - 500_000_000),
+        uploaded(3, **new, at=now - 400_000_000, client="lemmy"),
+        uploaded(4, **old, at=now - 300_000_000),
+        uploaded(5),
+        uploaded(6, rescan_of=number(1), user_agent="no caller"),
+        uploaded(7, user_agent="years ago", at=now // 2),
+    )
+    text = (await local.get("/")).text
+    card = text[text.index(">Called by<") :]
+    card = card[: card.index("</section>")]
+    found = re.findall(
+        r'class="text">([^<]*)</th>.*>(\d+ minutes ago).*?, (\d+) upl.* (\w+)<', card
+    )
+    assert found == [
+        ("pict-rs &lt;0.5.25&gt;", "3 minutes ago", "2", "IPADDR"),
+        ("pict-rs 0.6.0-rc.6", "6 minutes ago", "1", "lemmy"),
+        ("pict-rs 0.6.0-rc.6", "8 minutes ago", "1", "IPADDR"),
+    ]
+
+
+async def test_a_page_says_that_nobody_has_called(
+    port: AdminPort, local: httpx.AsyncClient
+) -> None:
+    assert "No upload has ever come to this gateway" in (await local.get("/")).text
+    port.first_call.note_refusal(401, "<b>may not ask</b>", "<i>")
+    text = (await local.get("/")).text
+    assert "1 call was refused; the last one with status 401" in text
+    assert "&lt;b&gt;may not ask" in text
+    await port.keep(uploaded(1))
+    assert "No upload has ever come" not in (await local.get("/")).text
+
+
+async def test_a_decision_names_its_caller(port: AdminPort, local: httpx.AsyncClient) -> None:
+    await port.keep(uploaded(1, user_agent="pict-rs <0.6>", reference="01/a2/<b>.png"), uploaded(2))
+    text = (await local.get(f"/decisions/{number(1)}")).text
+    assert "pict-rs &lt;0.6&gt;" in text
+    assert "01/a2/&lt;b&gt;.png" in text
+    assert "called by" not in (await local.get(f"/decisions/{number(2)}")).text
+
+
 async def test_rejects_that_were_allowed_later_are_corrections(
     port: AdminPort, local: httpx.AsyncClient
 ) -> None:
