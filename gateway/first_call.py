@@ -81,6 +81,9 @@ class FirstCall:
                 missing = await self.missing()
             except LedgerUnavailableError:
                 continue  # uploads may be on record
+            except Exception:
+                log.exception("the ledger could not be asked for uploads")
+                continue
             if missing is not None:
                 log.warning("no upload has ever come to this gateway. %s", NEVER_CALLED)
             return

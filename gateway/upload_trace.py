@@ -20,12 +20,19 @@ def upload_span(request: Request, since: float) -> AbstractContextManager[Span]:
 
 
 def tell_decision(fields: Mapping[str, str | int | bool], message: str, status: int) -> None:
-    """Puts the fields of a decision on the span; it failed if nobody has looked at the file."""
+    """Puts the fields of a decision on the span; it failed if nobody has looked at the file.
+
+    Traces leave the machine for a collector, so the caller's name for the file stays out of them.
+    """
     if (span := recorded_span()) is None:
         return
     tell_status(status)
     span.set_attributes(
-        {f"imagesafety.{'decision_id' if k == 'id' else k}": v for k, v in fields.items()}
+        {
+            f"imagesafety.{'decision_id' if k == 'id' else k}": v
+            for k, v in fields.items()
+            if k != "reference"
+        }
     )
     if fields["unscanned"]:
         span.set_status(Status(StatusCode.ERROR, message))
