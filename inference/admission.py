@@ -102,6 +102,8 @@ class Admission:
     def __init__(self, limits: AdmissionLimits) -> None:
         self.max_image_bytes = limits.max_image_bytes
         self._limits = limits
+        self.moves = 0
+        """How many times an image came or went so far."""
         self._arriving = 0  # calls whose header did not come yet
         self._images = 0
         self._bulk_images = 0
@@ -183,6 +185,7 @@ class Admission:
 
     def _count_image(self, more: int, sender: Sender) -> None:
         self._images += more
+        self.moves += 1
         _add(self._client_images, sender.client, more)
         if sender.bulk:
             self._bulk_images += more

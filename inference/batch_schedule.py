@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from inference.batch_times import BatchTimes
 from inference.work_queue import UPLOADS_COME, Entry, Priority, QueueFullError, WorkQueue
@@ -122,6 +122,10 @@ class Schedule:
         self._since = 0.0  # when the first of those came who wait for the next batch
         self._last_upload = -math.inf  # when it came
         self._next_number = 0
+
+    def resize(self, max_batch: int, short_batch: int) -> None:
+        """Changes the two sizes of the limits for the batches that come."""
+        self._limits = replace(self._limits, max_batch=max_batch, short_batch=short_batch)
 
     def add(
         self, views: int, *, priority: Priority, deadline: float, client: str, now: float

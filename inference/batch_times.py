@@ -12,6 +12,7 @@ _AGREE = 3  # so many batches in a row that are off the same way count in full
 _LEAST = 0.01  # of what was measured: no batch counts as faster
 _FORGOTTEN = 0.02  # of a slowdown, with every batch that was refused because of it
 _ENOUGH = 0.95  # of the best rate: as much counts as about as fast
+_ALIKE = 2.0  # times as long, at most, took two batches that were measured on one machine
 LONGEST_SECONDS = 1.0
 """What one batch may take, if we have the choice: whoever comes next waits for it."""
 
@@ -25,10 +26,14 @@ class BatchTimes:
 
     def __init__(self, measured: Mapping[int, float], overlap: int = 1) -> None:
         """`measured` has seconds for one size at least; `overlap` batches run at once."""
+        self._overlap = overlap
+        self.replace(measured)
+
+    def replace(self, measured: Mapping[int, float]) -> None:
+        """Takes another table in place of the one that there was and what was learnt since."""
         self._sizes = sorted(measured)
         self._seconds = [measured[size] for size in self._sizes]
         self._slowdown = 1.0
-        self._overlap = overlap
         self._newest: deque[float] = deque(maxlen=_AGREE)  # the slowdowns of the last batches
         self._expected, self._took, self._ended = 0.0, 0.0, 0  # since something was learnt
 
@@ -77,6 +82,23 @@ class BatchTimes:
         above = min(max(bisect_left(sizes, size), 1), len(sizes) - 1)
         share = (size - sizes[above - 1]) / (sizes[above] - sizes[above - 1])
         return max(0.0, seconds[above - 1] + share * (seconds[above] - seconds[above - 1]))
+
+
+def calmer(earlier: Mapping[int, float], newest: Mapping[int, float]) -> dict[int, float]:
+    """The times of two measurements of one model that were disturbed less.
+
+    Whatever else the machine does can only make a batch look slower. But what is off from the
+    newest by more than a factor of two the other way was not measured on a machine like this.
+    """
+    expected = BatchTimes(newest)
+    times = dict(newest)
+    for size, seconds in earlier.items():
+        if size in newest:
+            if seconds * _ALIKE >= newest[size]:
+                times[size] = min(seconds, newest[size])
+        elif expected(size) <= seconds * _ALIKE and seconds <= expected(size) * _ALIKE:
+            times[size] = seconds
+    return times
 
 
 def worthwhile_size(measured: Mapping[int, float], overlap: int = 1) -> int:

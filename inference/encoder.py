@@ -28,6 +28,8 @@ class ModelDescription:
     backend: str
     embedding_width: int
     preprocessing: Preprocessing
+    speed_key: str = ""
+    """A digest of all that the time of a batch depends on; empty: that is not known."""
 
 
 class Encoder(Protocol):

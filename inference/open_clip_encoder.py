@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from inference.backends.lanes import CpuShare
-from inference.backends.loading import BackendOptions, choose_device, select_tower
+from inference.backends.loading import BackendOptions, choose_device, select_tower, speed_key
 from inference.backends.tower import Embeddings, Picture
 from inference.encoder import ModelDescription
 from inference.model_source import ModelError, ModelSource
@@ -61,6 +61,7 @@ class OpenClipEncoder:
         try:
             self._texts = TextTower(model, where)
             width = self._texts.encode(["a picture"]).shape[1]
+            graph = model.image_graph
             self._tower = select_tower(
                 model, where, self._texts.encode,
                 backend=backend, precision=precision, share=share, options=options,
@@ -77,6 +78,7 @@ class OpenClipEncoder:
             backend=self._tower.spec.name,
             embedding_width=width,
             preprocessing=model.preprocessing,
+            speed_key=speed_key(model, graph, self._tower, share),
         )
 
     @property

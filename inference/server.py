@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -14,6 +15,7 @@ import grpc
 
 from imagesafety.v1 import scoring_pb2
 from inference.admission import Admission, AdmissionLimits
+from inference.backends.cache import BackendCache
 from inference.batch_schedule import Schedule, ScheduleLimits
 from inference.batch_times import BatchTimes, shortest_size, worthwhile_size
 from inference.batcher import Batcher
@@ -27,6 +29,7 @@ from inference.device_health import DeviceHealth
 from inference.encoder import Embeddings, Encoder, EncoderThread
 from inference.grpc_server import GrpcServer
 from inference.health_service import HealthService
+from inference.idle_measuring import IdleMeasuring
 from inference.load import Load
 from inference.load_reports import LoadReports
 from inference.messages import duration_message
@@ -38,7 +41,7 @@ from inference.service import ScoringService
 from inference.serving_status import LIVENESS, SERVICE_NAME, Trouble
 from inference.settings import Settings, load_settings
 from inference.tls import TlsFiles, server_credentials
-from inference.warm_up import measure_batches
+from inference.warm_up import Batches, KeptTimes, measure_batches, warmed_up
 from inference.wedge_watch import WedgeWatch, wedged_after
 from telemetry.exporting import TracingError
 from telemetry.logs import configure_logs
@@ -78,6 +81,9 @@ def load_encoder(settings: Settings) -> Encoder:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # Imported late: it takes seconds, and a wrong setting should not.
     from inference.backends.lanes import CpuShare
+    from inference.lean_imports import import_open_clip
+
+    import_open_clip(source, device=settings.device, backend=settings.backend)
     from inference.backends.loading import BackendOptions
     from inference.open_clip_encoder import OpenClipEncoder
 
@@ -90,7 +96,7 @@ def load_encoder(settings: Settings) -> Encoder:
         backend=settings.backend,
         options=BackendOptions(
             seconds=settings.backend_seconds,
-            cache_folder=settings.cache_folder,
+            cache=_cache(settings.cache_folder),
             calibration_folder=settings.calibration_folder,
             max_batch=64 if settings.max_batch == "auto" else settings.max_batch,
         ),
@@ -103,6 +109,9 @@ def load_encoder(settings: Settings) -> Encoder:
             "moderates nothing"
         )
     return encoder
+
+
+_cache = functools.cache(BackendCache)  # once: it warns of a folder that can't be used
 
 
 def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
@@ -127,11 +136,22 @@ async def _serve(
     decoders = _decoder_pool(
         settings, model.preprocessing, metrics, lambda part: load.decoders.set(part, now())
     )
+    starting = asyncio.create_task(decoders.start())
+    batches = Batches(
+        thread.encode_images,
+        model.preprocessing.view_bytes,
+        None if settings.max_batch == "auto" else settings.max_batch,
+        encoder.concurrency,
+    )
+    kept = KeptTimes(_cache(settings.cache_folder), batches, model.speed_key)
     try:
-        times, limits = await _measured(settings, encoder, thread)
+        measured = await _measured(batches, kept, starting)
     except Exception as error:  # what a device raises that has no memory for the batch
         print(f"inference: the model can't be run: {error}", file=sys.stderr)  # noqa: T201
+        await _stop_starting(starting, decoders)
         return 2
+    times = BatchTimes(measured, batches.overlap)
+    limits = _schedule_limits(settings, measured, batches.overlap)
     health = HealthService()
     device = DeviceHealth(
         lambda: thread.encode_images([bytes(model.preprocessing.view_bytes)]),
@@ -142,7 +162,8 @@ async def _serve(
         wedged_after(settings.wedged_seconds, times(limits.max_batch)),
         lambda stuck: health.announce(Trouble.DEVICE_STUCK, stuck),
     )
-    batcher = Batcher(thread.encode_images, Schedule(times, limits), device, metrics)
+    schedule = Schedule(times, limits)
+    batcher = Batcher(thread.encode_images, schedule, device, metrics)
 
     async def encode_texts(texts: Sequence[str]) -> Embeddings:
         try:
@@ -180,10 +201,10 @@ async def _serve(
     server = GrpcServer(settings, service, health, reports)
     try:
         server.listen(settings.listen, credentials)
-        await decoders.start()
+        await starting
     except (OSError, DecoderStartError) as error:
         print(f"inference: {error}", file=sys.stderr)  # noqa: T201
-        await decoders.close()
+        await _stop_starting(starting, decoders)
         return 2
     await health.serve()
     wedge.start()
@@ -192,8 +213,20 @@ async def _serve(
     await server.start()
     log.info("listening on %s", settings.listen)
 
+    def replace(measured: dict[int, float]) -> None:
+        """Lets what was measured again hold from now on, and at the next start."""
+        kept.keep(measured)
+        times.replace(measured)
+        changed = _schedule_limits(settings, measured, batches.overlap)
+        schedule.resize(changed.max_batch, changed.short_batch)
+        wedge.allow(wedged_after(settings.wedged_seconds, times(changed.max_batch)))
+
+    again = asyncio.create_task(
+        _measured_again(IdleMeasuring(batches, admission), measured, replace)
+    )
     await _signal()
     log.info("draining: running calls are finished")
+    again.cancel()
     await server.drain()
     await wedge.close()
     await device.close()
@@ -207,19 +240,44 @@ async def _serve(
 
 
 async def _measured(
-    settings: Settings, encoder: Encoder, thread: EncoderThread
-) -> tuple[BatchTimes, ScheduleLimits]:
-    """Warms the model up, and measures it. Raises what the device does."""
-    wanted = None if settings.max_batch == "auto" else settings.max_batch
-    view_bytes = encoder.description.preprocessing.view_bytes
-    measured = await measure_batches(thread.encode_images, view_bytes, wanted, encoder.concurrency)
-    max_batch = wanted or worthwhile_size(measured, encoder.concurrency)
+    batches: Batches, kept: KeptTimes, starting: asyncio.Task[None]
+) -> dict[int, float]:
+    """Warms the model up; seconds of batches by size, kept or measured.
+
+    Raises what the device does.
+    """
+    measured = await warmed_up(batches, kept)
+    if measured is None:
+        await asyncio.wait([starting])  # else the start of decoders would be measured as well
+        measured = await measure_batches(batches)
+        kept.keep(measured)
+    return measured
+
+
+async def _measured_again(
+    measuring: IdleMeasuring,
+    measured: dict[int, float],
+    replace: Callable[[dict[int, float]], None],
+) -> None:
+    try:
+        await measuring.run(measured, replace)
+    except Exception:  # a device that fails for uploads too is noticed there
+        log.exception("batches can't be measured again")
+
+
+def _schedule_limits(
+    settings: Settings, measured: dict[int, float], overlap: int
+) -> ScheduleLimits:
+    """The limits that go with what was measured."""
+    max_batch = settings.max_batch
+    if max_batch == "auto":
+        max_batch = worthwhile_size(measured, overlap)
     limits = ScheduleLimits(
         max_batch=max_batch,
         short_batch=shortest_size(measured, max_batch),
         max_queue=settings.max_queue,
         max_delay=settings.max_queue_delay,
-        overlap=encoder.concurrency,
+        overlap=overlap,
         weights=settings.weights,
         spare=_SPARE,
     )
@@ -228,7 +286,13 @@ async def _measured(
         limits.max_batch,
         limits.short_batch,
     )
-    return BatchTimes(measured, encoder.concurrency), limits
+    return limits
+
+
+async def _stop_starting(starting: asyncio.Task[None], decoders: DecoderPool) -> None:
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    await decoders.close()
 
 
 def _admission_limits(settings: Settings) -> AdmissionLimits:

@@ -45,6 +45,10 @@ class WedgeWatch:
         self._announce = announce
         self._task: asyncio.Task[None] | None = None
 
+    def allow(self, limit: float) -> None:
+        """Changes after how many seconds a pass counts as stuck."""
+        self._limit = limit
+
     def start(self) -> None:
         """Begins to look."""
         self._looked_at = self._clock()

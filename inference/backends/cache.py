@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -25,6 +26,8 @@ _UNFINISHED = "making-"
 _STALE_SECONDS = 3600.0
 _MOST_ATTEMPTS = 2
 _MOST_BYTES = 1024 * 1024  # of what is read as JSON
+_SIZE = re.compile("[1-9][0-9]{0,5}")  # of a batch
+_LONGEST_SECONDS = 600.0  # that a batch can have taken
 
 log = logging.getLogger("inference")
 
@@ -54,7 +57,10 @@ class ModelFileName:
 
 
 class BackendCache:
-    """A folder with choices (JSON) and model files (ONNX); a folder of None keeps nothing."""
+    """A folder with choices and times of batches (JSON), and model files (ONNX).
+
+    A folder of None keeps nothing.
+    """
 
     def __init__(self, folder: Path | None) -> None:
         """Makes the folder; if that fails, `refused` says why and nothing is kept."""
@@ -94,6 +100,23 @@ class BackendCache:
     def keep_choice(self, key: str, chosen: str, report: Mapping[str, Any]) -> None:
         """Keeps the name of a tower, and for people why it was chosen."""
         self._write(f"choice-{key}.json", {"chosen": chosen, **report})
+
+    def batch_times(self, key: str, largest: int) -> dict[int, float] | None:
+        """Seconds of a batch by its size, for size 1 and others up to `largest`, kept for a key."""
+        content = self._read(f"times-{key}.json")
+        kept = None if content is None else content.get("seconds")
+        if not isinstance(kept, dict):
+            return None
+        for size, seconds in kept.items():
+            if not _SIZE.fullmatch(size) or int(size) > largest:
+                return None
+            if type(seconds) is not float or not 0 < seconds <= _LONGEST_SECONDS:
+                return None
+        return {int(size): seconds for size, seconds in kept.items()} if "1" in kept else None
+
+    def keep_batch_times(self, key: str, times: Mapping[int, float]) -> None:
+        """Keeps seconds of a batch by its size."""
+        self._write(f"times-{key}.json", {"seconds": dict(times)})
 
     def begin(self, key: str) -> bool:
         """Notes that a choice begins. False if earlier ones did not come to their end.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -15,8 +17,9 @@ from inference.backends.calibration import Calibration
 from inference.backends.candidates import Wish
 from inference.backends.factory import TowerFactory, pytorch_tower
 from inference.backends.lanes import CpuShare
-from inference.backends.machine import cpu_facts
+from inference.backends.machine import cpu_facts, cpu_limit, versions
 from inference.backends.measurement import takes_at_most
+from inference.backends.pytorch_tower import ImageGraph
 from inference.backends.selection import Selection
 from inference.backends.tower import (
     FROM_FILES,
@@ -44,7 +47,7 @@ class BackendOptions:
     """What the choice of a backend may take and keep."""
 
     seconds: float = 300.0
-    cache_folder: Path | None = None
+    cache: BackendCache = field(default_factory=lambda: BackendCache(None))
     calibration_folder: Path | None = None
     max_batch: int = 64
 
@@ -93,10 +96,7 @@ def select_tower(
         tower.prepare()
     else:
         reference = pytorch_tower(exact, graph, size, share, options.max_batch)
-        if where == "cpu" and specs[0] == exact and _is_fast(reference, model):
-            log.info("%s is fast enough for this model: no other backend is tried", exact.name)
-            return reference
-        cache = BackendCache(options.cache_folder)
+        cache = options.cache
         if cache.refused:
             specs = _without_files(specs, cache.refused)
         with cache.workspace() as workspace:
@@ -112,13 +112,32 @@ def select_tower(
             )
             verdicts = VerdictCheck(model.name, encode_texts)
             selection = Selection(specs, reference, factory, cache, verdicts, _hardware(where))
-            if wish.backend is None:
-                tower = selection.measured(options.seconds)
-            else:
+            if wish.backend is not None:
                 tower = selection.by_name(specs[0])
+            elif remembered := selection.remembered():
+                tower = remembered
+            elif where == "cpu" and specs[0] == exact and _is_fast(reference, model):
+                log.info("%s is fast enough for this model: no other backend is tried", exact.name)
+                tower = selection.settled(exact)
+            else:
+                tower = selection.measured(options.seconds)
     if tower.spec != exact or where == "cuda":
         model.drop_image_tower()
     return tower
+
+
+def speed_key(model: OpenClipModel, graph: ImageGraph, tower: ImageTower, share: CpuShare) -> str:
+    """A digest of all that the time of a batch depends on, but for its size."""
+    facts = {
+        "weights": model.weights_digest,
+        "graph": repr(graph),
+        "tower": tower.spec.name,
+        "hardware": _hardware(tower.spec.device),
+        "limit": cpu_limit(),
+        "share": asdict(share),
+        "versions": versions(),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _without_files(specs: Sequence[TowerSpec], reason: str) -> list[TowerSpec]:

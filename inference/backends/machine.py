@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -12,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 _CPU_INFO = Path("/proc/cpuinfo")
+_CPU_LIMITS = (Path("/sys/fs/cgroup/cpu.max"), Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"))
 _PACKAGES = (
     *("numpy", "onnx", "onnxruntime", "onnxscript"),
     *("open_clip_torch", "openvino", "timm", "torch"),
@@ -34,6 +36,14 @@ def cpu_facts() -> dict[str, str]:
             case "flags" | "Features":
                 facts["flags"] = value.strip()
     return facts
+
+
+def cpu_limit() -> str:
+    """What a container may have of the processors, as the kernel writes it; empty: all."""
+    for path in _CPU_LIMITS:
+        with contextlib.suppress(OSError):
+            return path.read_text(encoding="utf-8", errors="replace").strip()
+    return ""
 
 
 def has_bfloat16() -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import cached_property
 
 from inference.backends.cache import BackendCache
 from inference.backends.candidates import in_haste
@@ -59,12 +61,33 @@ class Selection:
         self._factory.keep(spec)
         return tower
 
+    def remembered(self) -> ImageTower | None:
+        """The one that an earlier start chose; None without any, or if it fails now."""
+        try:
+            spec = self._specs.get(self._cache.choice(self._key) or "")
+        except ModelError:  # of the calibration pictures, which may not be needed
+            return None
+        if spec is None:
+            return None
+        try:
+            tower = self._opened(spec)
+            tower.prepare()
+            self._factory.keep(spec)
+        except Exception as error:  # whatever a library raises: then it is found out anew
+            log.warning("%s, chosen earlier, fails now: %s", spec.name, one_line(error))
+            return None
+        log.info("%s, as chosen at an earlier start", spec.name)
+        return tower
+
+    def settled(self, spec: TowerSpec) -> ImageTower:
+        """A choice that needs no measuring, kept for the next start."""
+        with contextlib.suppress(ModelError):
+            self._cache.keep_choice(self._key, spec.name, {})
+        return self._opened(spec)
+
     def measured(self, seconds: float) -> ImageTower:
-        """The fastest that passes the check: as an earlier start found, or found out now."""
-        key = self._key()
-        remembered = self._remembered(key)
-        if remembered is not None:
-            return remembered
+        """The fastest that passes the check, found out now."""
+        key = self._key
         if not self._cache.begin(key):
             return self._opened(next(iter(self._specs.values())))
         try:
@@ -98,6 +121,7 @@ class Selection:
         self._cache.keep_choice(key, chosen.name, {"trials": [asdict(trial) for trial in trials]})
         return tower
 
+    @cached_property
     def _key(self) -> str:
         """A digest of all that the choice depends on."""
         facts = {
@@ -108,20 +132,6 @@ class Selection:
             "policies": file_digest(SHIPPED),
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-
-    def _remembered(self, key: str) -> ImageTower | None:
-        spec = self._specs.get(self._cache.choice(key) or "")
-        if spec is None:
-            return None
-        try:
-            tower = self._opened(spec)
-            tower.prepare()
-            self._factory.keep(spec)
-        except Exception as error:  # whatever a library raises: then it is found out anew
-            log.warning("%s, chosen earlier, fails now: %s", spec.name, one_line(error))
-            return None
-        log.info("%s, as chosen at an earlier start", spec.name)
-        return tower
 
     def _trials(self, contest: Contest, end: float) -> list[Trial]:
         """Of all candidates, in their order."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.batch_times import BatchTimes, shortest_size, worthwhile_size
+from inference.batch_times import BatchTimes, calmer, shortest_size, worthwhile_size
 
 MEASURED = {1: 0.010, 2: 0.012, 4: 0.020, 8: 0.040}
 tables = st.dictionaries(st.integers(1, 256), st.floats(0, 10), min_size=1, max_size=9)
@@ -159,3 +159,41 @@ def test_the_smallest_batch_that_is_about_as_fast_as_any(
     measured: dict[int, float], max_batch: int, size: int
 ) -> None:
     assert shortest_size(measured, max_batch) == size
+
+
+def test_another_table_takes_the_place_of_all_that_was_learnt() -> None:
+    times = BatchTimes(MEASURED, overlap=2)
+    for _ in range(31):
+        times.observe(4, 0.9)
+    times.replace({1: 0.1, 3: 0.2})
+    assert {size: times(size) for size in (1, 2, 3, 5)} == pytest.approx(
+        {1: 0.1, 2: 0.15, 3: 0.2, 5: 0.3}
+    )
+    for _ in range(2):  # what was seen before does not count for the pair
+        times.observe(3, 0.2)
+    assert times(3) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "newest", "expected"),
+    [
+        (MEASURED, MEASURED, MEASURED),
+        ({1: 0.1, 2: 0.2}, {1: 0.01, 2: 0.02}, {1: 0.01, 2: 0.02}),  # was disturbed
+        ({1: 0.01, 2: 0.02}, {1: 0.015, 2: 0.03}, {1: 0.01, 2: 0.02}),  # is disturbed
+        ({1: 0.01, 2: 0.09}, {1: 0.015, 2: 0.03}, {1: 0.01, 2: 0.03}),  # each at times
+        ({1: 0.001, 2: 0.002}, {1: 0.01, 2: 0.02}, {1: 0.01, 2: 0.02}),  # another machine
+        ({4: 0.05}, {1: 0.01, 2: 0.02}, {1: 0.01, 2: 0.02, 4: 0.05}),
+        ({4: 0.09, 8: 0.03}, {1: 0.01, 2: 0.02}, {1: 0.01, 2: 0.02}),
+    ],
+)
+def test_the_calmer_times_of_two_measurements(
+    earlier: dict[int, float], newest: dict[int, float], expected: dict[int, float]
+) -> None:
+    assert calmer(earlier, newest) == expected
+
+
+@given(tables, tables)
+def test_the_calmer_times_are_a_table_too(a: dict[int, float], b: dict[int, float]) -> None:
+    times = calmer(a, b)
+    assert set(b) <= set(times) <= {*a, *b}
+    assert all(times[size] <= seconds for size, seconds in b.items())

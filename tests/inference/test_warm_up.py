@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from inference import warm_up
+from inference.backends.cache import BackendCache
 from inference.encoder import Embeddings
+from inference.warm_up import Batches, KeptTimes, warmed_up
 
 
 class Clock:
@@ -44,7 +47,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def measure(encoder: FakeEncoder, max_batch: int | None) -> dict[int, float]:
-    measured = asyncio.run(warm_up.measure_batches(encoder, 12, max_batch))
+    measured = asyncio.run(warm_up.measure_batches(Batches(encoder, 12, max_batch)))
     assert encoder.pictures == {12}
     return measured
 
@@ -104,7 +107,7 @@ def test_what_the_encoder_raises_is_raised() -> None:
         raise MemoryError("no room")
 
     with pytest.raises(MemoryError):
-        asyncio.run(warm_up.measure_batches(encode, 12, None))
+        asyncio.run(warm_up.measure_batches(Batches(encode, 12, None)))
 
 
 def test_batches_that_overlap_are_measured_from_end_to_end() -> None:
@@ -113,3 +116,52 @@ def test_batches_that_overlap_are_measured_from_end_to_end() -> None:
     together = [[0.0, 1.0, 3.0, 5.0], [0.0, 1.0, 3.0, 5.0]]
     assert warm_up.seconds_between(together) == pytest.approx(1.0)
     assert warm_up.seconds_between([[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]) == 0.0
+
+
+TIMES = {1: 0.01, 2: 0.015, 4: 0.03}
+
+
+def started(encoder: FakeEncoder, folder: Path, key: str = "key") -> dict[int, float] | None:
+    batches = Batches(encoder, 12, None)
+    return asyncio.run(warmed_up(batches, KeptTimes(BackendCache(folder), batches, key)))
+
+
+def keep(folder: Path, times: dict[int, float], key: str = "key", overlap: int = 1) -> None:
+    async def encode(pictures: Sequence[bytes]) -> Embeddings:
+        raise AssertionError
+
+    KeptTimes(BackendCache(folder), Batches(encode, 12, None, overlap), key).keep(times)
+
+
+def test_kept_times_are_used_at_once(clock: Clock, tmp_path: Path) -> None:
+    encoder = FakeEncoder(clock, lambda size: 0.01 * size, first=0.3)
+    assert started(encoder, tmp_path) is None
+    assert encoder.passes == [1], "so that the first upload does not pay for what happens once"
+    keep(tmp_path, TIMES)
+    encoder.passes.clear()
+    assert started(encoder, tmp_path) == TIMES
+    assert encoder.passes == [1, 1]
+
+
+@pytest.mark.parametrize(("key", "overlap"), [("other", 1), ("key", 2)])
+def test_those_of_other_batches_are_not(
+    key: str, overlap: int, clock: Clock, tmp_path: Path
+) -> None:
+    keep(tmp_path, TIMES, key, overlap)
+    assert started(FakeEncoder(clock, lambda size: 0.01 * size), tmp_path) is None
+
+
+def test_an_encoder_that_is_not_known_has_none(clock: Clock, tmp_path: Path) -> None:
+    keep(tmp_path, TIMES, "")
+    assert not list(tmp_path.iterdir())
+    assert started(FakeEncoder(clock, lambda size: 0.01 * size), tmp_path, "") is None
+
+
+@pytest.mark.parametrize(("seconds", "believed"), [(0.0001, False), (0.005, True), (5.0, True)])
+def test_times_under_which_all_would_be_refused_are_not_believed(
+    seconds: float, believed: bool, clock: Clock, tmp_path: Path
+) -> None:
+    """Those that are too short are: each batch corrects them."""
+    keep(tmp_path, TIMES)
+    encoder = FakeEncoder(clock, lambda size: seconds * size)
+    assert started(encoder, tmp_path) == (TIMES if believed else None)

@@ -55,16 +55,63 @@ def test_nor_is_another_users(
     cache = BackendCache(tmp_path)
     kept(cache, b"model")
     cache.keep_choice("key", "tower", {})
+    cache.keep_batch_times("key", TIMES)
     monkeypatch.setattr("os.geteuid", lambda: 12345)
     assert cache.model(NAME) is None
     assert cache.choice("key") is None
-    assert caplog.text.count("another user's") == 2
+    assert cache.batch_times("key", 256) is None
+    assert caplog.text.count("another user's") == 3
 
 
 def test_a_choice_is_found_again(tmp_path: Path) -> None:
     BackendCache(tmp_path).keep_choice("key", "tower", {"trials": []})
     assert BackendCache(tmp_path).choice("key") == "tower"
     assert BackendCache(tmp_path).choice("other") is None
+
+
+TIMES = {1: 0.004, 2: 0.006, 16: 0.03}
+
+
+def test_times_of_batches_are_found_again(tmp_path: Path) -> None:
+    BackendCache(tmp_path).keep_batch_times("key", TIMES)
+    assert BackendCache(tmp_path).batch_times("key", 256) == TIMES
+    assert BackendCache(tmp_path).batch_times("other", 256) is None
+    BackendCache(tmp_path).keep_batch_times("key", {1: 0.5})
+    assert BackendCache(tmp_path).batch_times("key", 256) == {1: 0.5}
+    assert BackendCache(None).batch_times("key", 256) is None
+
+
+def test_times_of_larger_batches_than_there_can_be_are_none(tmp_path: Path) -> None:
+    BackendCache(tmp_path).keep_batch_times("key", TIMES)
+    assert BackendCache(tmp_path).batch_times("key", 16) == TIMES
+    assert BackendCache(tmp_path).batch_times("key", 8) is None
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        *("", "{", "[]", "3", "null", "[" * 100_000, "\x00\xff", '{"1": 0.01}'),
+        *('{"seconds": []}', '{"seconds": {}}', '{"seconds": null}', '{"seconds": 0.5}'),
+        *(
+            f'{{"seconds": {{{table}}}}}'
+            for table in (
+                *('"1": 0', '"1": 0.0', '"1": -0.1', '"1": 1', '"1": true', '"1": null'),
+                *('"1": "0.01"', '"1": NaN', '"1": Infinity', '"1": -Infinity', '"1": 1e9'),
+                *('"2": 0.01', '"0": 0.01, "1": 0.01', '"1": 0.01, "-2": 0.01'),
+                *('"1": 0.01, "two": 0.01', '"1": 0.01, "1.5": 0.01', '"1": 0.01, "257": 0.01'),
+                *('"1": 0.01, "": 0.01', '"1": 0.01, "²": 0.01', '"1": 0.01, "01": 0.02'),
+                '"1": 0.01, "' + "9" * 5000 + '": 0.01',
+            )
+        ),
+    ],
+    ids=range(33),
+)
+def test_broken_times_are_none(seconds: str, tmp_path: Path) -> None:
+    cache = BackendCache(tmp_path)
+    cache.keep_batch_times("key", TIMES)
+    (path,) = tmp_path.iterdir()
+    path.write_text(seconds, encoding="latin-1")
+    assert cache.batch_times("key", 256) is None
 
 
 def test_a_folder_that_the_kubelet_opened_to_a_group_is_closed_again(
@@ -106,7 +153,9 @@ def test_a_folder_that_cannot_be_written_is_a_warning(
     assert caplog.records[0].levelno == logging.WARNING
     kept(cache, b"model")
     cache.keep_choice("key", "tower", {})
+    cache.keep_batch_times("key", TIMES)
     assert (cache.model(NAME), cache.choice("key"), cache.begin("key")) == (None, None, True)
+    assert cache.batch_times("key", 256) is None
 
 
 def test_a_choice_that_kills_the_process_is_not_begun_for_ever(tmp_path: Path) -> None:
