@@ -1,11 +1,11 @@
-# make run · make test · make lint · make lint-k8s · make protos · make demo-model
+# make run · make test · make lint · make lint-k8s · make protos · make demo-model · make real-pict-rs
 # make rehearse · make rehearse ROW=kill,hang SECONDS=20 · make containers · make containers PLAY='killed frozen'
 # make bench · make bench-overhead · make bench-ledger · make bench-peers · make bench-decode
 # make bench-bulk · make bench-evasion · make bench-models
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: run test lint lint-k8s rehearse containers bench bench-overhead bench-ledger bench-peers bench-decode bench-bulk bench-evasion bench-models protos format demo-model evaluate-demo constraints
+.PHONY: run test lint lint-k8s real-pict-rs rehearse containers bench bench-overhead bench-ledger bench-peers bench-decode bench-bulk bench-evasion bench-models protos format demo-model evaluate-demo constraints
 
 run: .venv/installed
 	$(BIN)/imagesafety up
@@ -21,6 +21,10 @@ lint: .venv/installed
 	cd protos && ../$(BIN)/buf format --diff --exit-code --path imagesafety
 	cd protos && ../$(BIN)/buf build -o - | ../$(BIN)/buf breaking - --against released.binpb
 	$(BIN)/python tools/protos.py --check
+
+# The pict-rs releases that tests/real_pict_rs starts, built once a machine with cargo: 20 minutes.
+real-pict-rs: .venv/installed
+	$(BIN)/python -m tools.real_pict_rs
 
 # Plays failures with real processes; haproxy has to be there (apt-get install haproxy). All rows take
 # about half an hour, 20 minutes of which are the soak.
