@@ -8,15 +8,23 @@ import contextlib
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from imagesafety.command.child_end import (
+    NEEDED_GB,
+    WRONG_SETTING,
+    ChildEnd,
+    MemoryFacts,
+    ending,
+    memory_facts,
+)
 from imagesafety.command.subcommands import Commands
 from imagesafety.policy_file import PolicyError, find_policy, load_policy
 
-WRONG_SETTING = 2  # the exit code of a service that can't start as it is set
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0  # seconds between a death and the next start
 STEADY_SECONDS = 30.0  # a service that ran for so long could run as it is set
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -48,7 +56,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"imagesafety: {error}", file=sys.stderr)
         return 2
     listen = os.environ.get("IMAGESAFETY_INFERENCE_LISTEN", "127.0.0.1:50051")
-    inference = _Service("inference", ("--model", model, "--listen", listen))
+    arguments = ("--model", model, "--listen", listen)
+    inference = _Service("inference", arguments, NEEDED_GB.get(model, 0.0))
     gateway = _Service("gateway", ("--policy", str(path), "--inference", listen))
     return asyncio.run(_supervise(gateway, inference))
 
@@ -75,36 +84,58 @@ class Restarts:
 class _Service:
     """A service as a child process, started again when it dies."""
 
-    def __init__(self, name: str, arguments: Sequence[str]) -> None:
+    def __init__(self, name: str, arguments: Sequence[str], needed_gb: float = 0.0) -> None:
         self.name = name
         self._command = (sys.executable, "-m", name, *arguments)
-        self._process: asyncio.subprocess.Process | None = None
+        self._needed_gb = needed_gb
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ended = asyncio.Event()
         self._stopping = False
 
     async def run(self) -> int:
         """Keeps the service running; returns its exit code when it was stopped, or can't run."""
         restarts, code = Restarts(), 0
         while not self._stopping:
-            started = time.monotonic()
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command, preexec_fn=_end_with_parent, start_new_session=True
-            )
-            code = await self._process.wait()
+            started, before = time.monotonic(), memory_facts()
+            end = await self._run_once()
+            code = end.code
             again = restarts.after(code, time.monotonic() - started)
-            if self._stopping or again is None:
+            if self._stopping:
+                return code
+            self._report(end, before, again)
+            if again is None:
                 return code
             restarts = again
-            print(f"imagesafety: {self.name} ended ({code}), starting it again", file=sys.stderr)
             await asyncio.sleep(restarts.pause)
         return code
 
     async def stop(self) -> None:
         """Asks the service to finish what it does and end."""
         self._stopping = True
-        if self._process is not None and self._process.returncode is None:
+        if self._process is not None and not self._ended.is_set():
             with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGTERM)
-            await self._process.wait()
+                os.kill(self._process.pid, signal.SIGTERM)
+            await self._ended.wait()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603 - our own modules
+            self._command, preexec_fn=_end_with_parent, start_new_session=True
+        )
+
+    async def _run_once(self) -> ChildEnd:
+        self._process = process = self._start()
+        self._ended.clear()
+        # Not asyncio's process, which does not report the memory that the child had.
+        _, status, usage = await asyncio.to_thread(os.wait4, process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        self._ended.set()
+        unit = 1 if sys.platform == "darwin" else 1024
+        return ChildEnd(process.returncode, usage.ru_maxrss * unit)
+
+    def _report(self, end: ChildEnd, before: MemoryFacts, again: Restarts | None) -> None:
+        why = ending(self.name, end, before, memory_facts(), self._needed_gb)
+        then = "" if again is None else f"; starting it again in {again.pause:g} s"
+        print(f"imagesafety: {why}{then}", file=sys.stderr)
 
 
 def _end_with_parent() -> None:
