@@ -7,16 +7,34 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine, create_engine, event, func, make_url, select, text
+from alembic.util import CommandError
+from psycopg.conninfo import make_conninfo
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    create_engine,
+    event,
+    func,
+    inspect,
+    make_url,
+    select,
+    text,
+)
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
 from gateway.ledger.deadline import DeadlineConnection
+from gateway.ledger.errors import reason
+from gateway.ledger.server_encoding import hold_all_text
+from gateway.ledger.tables import metadata
 
 CONNECT_SECONDS = 2
+OLDEST_POSTGRESQL = 10  # that the driver is made for
 MIGRATION_SECONDS = 3600.0
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 0x696D6167  # "imag": one gateway at a time
@@ -59,6 +77,8 @@ def open_engine(
     else:
         options["pool_pre_ping"] = ping
         arguments = {
+            # A database of SQL_ASCII names no encoding of its own, and psycopg then gives bytes.
+            "client_encoding": "utf8",
             "connect_timeout": CONNECT_SECONDS,
             "keepalives_idle": 5,
             "keepalives_interval": 2,
@@ -67,8 +87,10 @@ def open_engine(
         }
     try:
         engine = create_engine(parsed, connect_args=arguments, **options)
-    except (ArgumentError, ImportError) as error:
-        raise LedgerError(f"the database URL can't be used: {_line(error)}") from error
+        if not sqlite:
+            _check_options(engine)
+    except (ArgumentError, ImportError, psycopg.ProgrammingError) as error:
+        raise LedgerError(f"the database URL can't be used: {reason(error)}") from error
     if file := sqlite_file(engine):
         _prepare_sqlite(engine, file)
     else:
@@ -86,12 +108,21 @@ def _parse(url: str) -> URL:
     if kind in ("postgresql", "postgres"):
         if not parsed.drivername.endswith(("postgresql", "postgres", "+psycopg")):
             raise LedgerError(f"the database driver is psycopg, not {parsed.drivername}")
+        if "@" in (parsed.host or ""):  # which has the end of the password
+            raise LedgerError("the database URL can't be read: write an @ in the password as %40")
         return parsed.set(drivername="postgresql+psycopg")
     if kind == "sqlite":
         if parsed.database in (None, "", ":memory:") or "mode" in parsed.query:
             raise LedgerError("a SQLite database URL needs the path of a file, and no mode")
         return parsed.set(drivername="sqlite")
     raise LedgerError(f"the database is sqlite:///… or postgresql://…, not {kind}")
+
+
+def _check_options(engine: Engine) -> None:
+    """Raises psycopg.ProgrammingError where the URL has an option that is none."""
+    _, options = engine.dialect.create_connect_args(engine.url)
+    ours = ("context", "autocommit", "prepare_threshold", "row_factory", "cursor_factory")
+    make_conninfo(**{name: value for name, value in options.items() if name not in ours})
 
 
 def sqlite_file(engine: Engine) -> Path | None:
@@ -130,6 +161,8 @@ def _prepare_postgresql(engine: Engine, answer_seconds: float) -> None:
     ) -> DeadlineConnection:
         connection = DeadlineConnection.connect(*arguments, **keywords)
         connection.answer_seconds = answer_seconds
+        _refuse_old(connection)
+        hold_all_text(connection)
         return connection
 
     @event.listens_for(engine, "connect")
@@ -145,6 +178,14 @@ def _prepare_postgresql(engine: Engine, answer_seconds: float) -> None:
         connection.autocommit = False
 
 
+def _refuse_old(connection: DeadlineConnection) -> None:
+    version = connection.info.server_version
+    if version < OLDEST_POSTGRESQL * 10_000:
+        name = connection.info.parameter_status("server_version") or version
+        connection.close()
+        raise LedgerError(f"PostgreSQL {name} is too old; {OLDEST_POSTGRESQL} or newer is expected")
+
+
 def writing(engine: Engine) -> Engine:
     """The same engine, for transactions that write: SQLite then locks at their start.
 
@@ -154,29 +195,57 @@ def writing(engine: Engine) -> Engine:
 
 
 def migrate(engine: Engine, *, create: bool = True) -> None:
-    """Makes the tables, or brings them up to date; only one process does at a time.
+    """Makes the tables, brings them up to date, and makes those again that are gone.
 
-    With `create`, makes a SQLite file too, which only its owner can read. Raises LedgerError where
-    that can't work, such as with the database of a newer version, and SQLAlchemy's
-    OperationalError or OSError where it may work later.
+    Only one process does at a time. With `create`, makes a SQLite file too, which only its owner
+    can read. Raises LedgerError where that can't work, such as with the database of a newer
+    version, and SQLAlchemy's OperationalError or OSError where it may work later.
     """
     file = sqlite_file(engine)
     if file is not None and create:
         _create_sqlite(file)
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     try:
         with writing(engine).begin() as connection:
             if file is None:
                 connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
             _refuse_newer(connection)
             _lift_timeouts(connection)
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            _bring_up_to_date(connection)
     except OperationalError:
         raise
-    except DatabaseError as error:
-        raise LedgerError(f"the database can't be used: {_line(error.orig)}") from error
+    except (DatabaseError, CommandError) as error:
+        raise LedgerError(f"the database can't be used: {reason(error)}") from error
+
+
+def _bring_up_to_date(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    revisions = MigrationContext.configure(connection).get_current_heads()
+    there = set(inspect(connection).get_table_names()) & set(metadata.tables)
+    if not there and revisions:
+        command.stamp(config, "base", purge=True)
+    elif there and len(revisions) != 1:
+        # Somebody emptied the table of revisions, or restored a backup into it.
+        _refuse_others(connection)
+        command.stamp(config, "head", purge=True)
+    command.upgrade(config, "head")
+    metadata.create_all(connection)
+    _refuse_others(connection)
+
+
+def _refuse_others(connection: Connection) -> None:
+    """Raises LedgerError where a table that has the name of one of ours is none of ours."""
+    inspector = inspect(connection)
+    for name in set(inspector.get_table_names()) & set(metadata.tables):
+        found = {column["name"] for column in inspector.get_columns(name)}
+        columns = [column.name for column in metadata.tables[name].columns]
+        if missing := [column for column in columns if column not in found]:
+            raise LedgerError(
+                f"the table {name!r} in the database has no {', '.join(missing)}: it is another "
+                "program's, or alembic_version has another revision than the tables; a database "
+                "or schema of its own is expected"
+            )
 
 
 def check_revision(engine: Engine) -> None:
@@ -211,7 +280,3 @@ def _lift_timeouts(connection: Connection) -> None:
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         # The pool must not keep a connection that would wait so long.
         connection.detach()
-
-
-def _line(error: object) -> str:
-    return " ".join(str(error).split())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
+import psycopg
 from sqlalchemy.exc import (
     DataError,
     DBAPIError,
@@ -16,13 +17,20 @@ from sqlalchemy.exc import (
 )
 
 _BUSY = 0xFF & sqlite3.SQLITE_BUSY
+_GONE = ("42P01", "42703", "3F000")  # there is no such table, column or schema
+_GONE_IN_SQLITE = ("no such table", "no such column", "has no column")
+_EXPECTED = {
+    "3F000": "a schema is expected that is in the role's search_path",
+    "25006": "a database that can be written to is expected",
+    "42501": "the gateway's role needs CREATE and USAGE on a schema, with tables of its own",
+}
 
 
 def is_refusal(error: Exception) -> bool:
     """Whether the database can be used, and refuses what it was given."""
-    if isinstance(error, DataError | IntegrityError | NotSupportedError):
+    if isinstance(error, DataError | IntegrityError):
         return True
-    if isinstance(error, ProgrammingError | InterfaceError):
+    if isinstance(error, ProgrammingError | InterfaceError | NotSupportedError):
         # PostgreSQL's are about tables and rights, SQLite's about values that can't be bound.
         return isinstance(error.orig, sqlite3.Error)
     if isinstance(error, DBAPIError):
@@ -36,7 +44,25 @@ def is_locked(error: Exception) -> bool:
     return isinstance(error, OperationalError) and code is not None and code & 0xFF == _BUSY
 
 
+def is_without_tables(error: Exception) -> bool:
+    """Whether tables are not there, or not as they are to be: somebody took them away."""
+    source = error.orig if isinstance(error, DBAPIError) else None
+    if isinstance(source, psycopg.Error):
+        return source.sqlstate in _GONE
+    return isinstance(source, sqlite3.Error) and any(
+        words in str(source) for words in _GONE_IN_SQLITE
+    )
+
+
 def reason(error: BaseException) -> str:
     """One line for people, without what SQLAlchemy says of itself."""
     source = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    return " ".join(str(source).split()) or type(source).__name__
+    text = str(source)
+    if isinstance(source, psycopg.Error):
+        text = source.diag.message_primary or text  # without the statement
+        if expected := _EXPECTED.get(source.sqlstate or ""):
+            text = f"{text}; {expected}"
+    text, name = " ".join(text.split()), type(source).__name__
+    if type(source).__module__ != "builtins" or isinstance(source, OSError):
+        return text or name
+    return f"{name}: {text}" if text else name  # a driver's own mistake, which says little

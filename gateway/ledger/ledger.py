@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import errno
 import logging
 import time
 from collections.abc import Callable
@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.ledger import retention
 from gateway.ledger.database import LedgerError
 from gateway.ledger.errors import reason
 from gateway.ledger.no_ledger import NoLedger
 from gateway.ledger.outcome import LedgerUnavailableError, Stored
-from gateway.ledger.policy_text import NotedPolicies, PolicyText
+from gateway.ledger.policy_text import NotedPolicies, PolicyText, missing_policies
 from gateway.ledger.record import DecisionRecord, ScoredBy
 from gateway.ledger.scored_rows import newest_scored
 from gateway.ledger.spool_queue import SpoolQueue
@@ -32,10 +33,12 @@ __all__ = ["AnyLedger", "Ledger", "LedgerUnavailableError", "NoLedger", "Stored"
 
 HOUSEKEEPING_SECONDS = 3600.0
 ADOPT_SECONDS = 60.0
+WATCH_SECONDS = 2.0
 DELIVERY_DAYS = 4  # webhooks are retried for three
 PAUSE_SECONDS = 0.05  # between two deletions
 FIND_SECONDS = 0.25
 _DAY = 24 * 3600 * 1_000_000  # microseconds
+_NO_PLACE = (errno.EROFS, errno.ELOOP, errno.ENAMETOOLONG)
 
 T = TypeVar("T")
 
@@ -66,31 +69,34 @@ class Ledger:
         self._days = max(retention_days, DELIVERY_DAYS) if webhooks else retention_days
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="ledger-transaction")
         self._finders = ThreadPoolExecutor(2, thread_name_prefix="ledger-find")
-        self._housekeeping: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._closed = False
 
     async def start(self) -> None:
-        """Brings the database up to date if it answers, and begins to work.
+        """Brings the database up to date if it can be used, and begins to work.
 
-        Raises LedgerError for a database or spool folder that can't be used until somebody changes
-        something; not for a database that is down.
+        While it can't be, whatever the reason, rows go to the spool. Raises LedgerError for a spool
+        folder that can't be used until somebody changes something: they would have no place then.
         """
         try:
             await self._spool.adopt()
-        except (PermissionError, NotADirectoryError, FileExistsError) as error:
-            raise LedgerError(f"the spool can't be used: {reason(error)}") from error
         except OSError as error:
+            for_good = isinstance(error, PermissionError | NotADirectoryError | FileExistsError)
+            if for_good or error.errno in _NO_PLACE:
+                raise LedgerError(f"the spool can't be used: {reason(error)}") from error
             log.error("the spool can't be read: %s", reason(error))
         await self._writer.start()
-        self._housekeeping = asyncio.create_task(self._keep_house())
+        self._tasks = [
+            asyncio.create_task(self._keep_house()),
+            asyncio.create_task(self._watch_policies()),
+        ]
 
     async def close(self) -> None:
         """Writes out what is queued, and ends."""
         self._closed = True
-        if self._housekeeping is not None:
-            self._housekeeping.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._housekeeping
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._writer.close()
         await self._spool.close()
         for threads in (self._threads, self._finders):
@@ -119,7 +125,7 @@ class Ledger:
         try:
             return await loop.run_in_executor(self._threads, self._store.transaction, work)
         except LedgerUnavailableError:
-            self._writer.look()  # if another file is in its place, that one is taken
+            self._writer.doubt()  # tables that are gone are made again, and another file is taken
             raise
 
     async def find_scored(
@@ -153,16 +159,35 @@ class Ledger:
             try:
                 await self._spool.adopt()
                 if time.monotonic() >= due:
-                    self._policies.write_again()
                     await self._delete_old()
                     due = time.monotonic() + HOUSEKEEPING_SECONDS
                 self._writer.look()
-            except (LedgerUnavailableError, OSError) as error:
+            except LedgerUnavailableError as error:  # which the writer reports
+                log.debug("housekeeping of the ledger is put off: %s", error)
+            except OSError as error:
                 log.warning("housekeeping of the ledger is put off: %s", reason(error))
             except Exception:
                 log.exception("housekeeping of the ledger failed")
                 due = time.monotonic() + HOUSEKEEPING_SECONDS
             await asyncio.sleep(ADOPT_SECONDS)
+
+    async def _watch_policies(self) -> None:
+        """Writes texts of policies again that are gone, and notices a database that is."""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            stored = self._policies.stored
+            if not stored or self._writer.trouble is not None:
+                continue
+            try:
+                missing = await self.transaction(partial(missing_policies, digests=stored))
+            except LedgerUnavailableError:
+                continue  # the writer reports it
+            except SQLAlchemyError as error:
+                log.debug("the texts of policies can't be looked for: %s", reason(error))
+                continue
+            if missing:
+                self._policies.mark_missing(missing)
+                self._writer.look()
 
     async def _delete_old(self) -> None:
         now = _now()

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from sqlalchemy import Connection, select
+
+from gateway.ledger.tables import policies as table
+
 
 @dataclass(frozen=True, slots=True)
 class PolicyText:
@@ -37,8 +41,8 @@ class NotedPolicies:
         return [text for digest, text in self._noted.items() if digest not in self._stored]
 
     def not_safe(self) -> list[PolicyText]:
-        """Those that neither the database nor the spool may have."""
-        return [text for text in self.not_stored() if text.digest not in self._spooled]
+        """Those that the spool may not have. The database that has them may be emptied."""
+        return [text for digest, text in self._noted.items() if digest not in self._spooled]
 
     def mark_stored(self, policies: Collection[PolicyText]) -> None:
         """Says that the database has these."""
@@ -48,6 +52,25 @@ class NotedPolicies:
         """Says that the spool has these."""
         self._spooled.update(policy.digest for policy in policies)
 
+    @property
+    def stored(self) -> frozenset[str]:
+        """The digests of those that the database is said to have."""
+        return frozenset(self._stored)
+
+    def mark_missing(self, digests: Collection[str]) -> None:
+        """Has these written again: others may have deleted them for want of decisions."""
+        self._stored.difference_update(digests)
+
+    def mark_unspooled(self) -> None:
+        """Says that the spool has none any more."""
+        self._spooled.clear()
+
     def write_again(self) -> None:
-        """Has all of them written again: others may have deleted them for want of decisions."""
+        """Has all of them written again."""
         self._stored.clear()
+
+
+def missing_policies(connection: Connection, digests: Collection[str]) -> frozenset[str]:
+    """Those of the digests whose texts the database has not."""
+    found = connection.scalars(select(table.c.digest).where(table.c.digest.in_(digests)))
+    return frozenset(digests) - frozenset(found)

@@ -94,6 +94,7 @@ class SpoolQueue:
     async def discard(self, file: SpoolFile, *, keep: bool) -> None:
         """Forgets a file that is in the database; `keep` leaves it to people."""
         await self._in_thread(lambda: self._spool.discard(file, keep=keep))
+        self._policies.mark_unspooled()  # it may have been in this file
         self._show()
 
     async def set_aside(self, rows: Sequence[Mapping[str, object]]) -> None:

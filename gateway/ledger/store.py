@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, delete
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy import Connection, Engine, delete
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from gateway.ledger.database import (
     LedgerError,
@@ -20,7 +21,7 @@ from gateway.ledger.database import (
     sqlite_file,
     writing,
 )
-from gateway.ledger.errors import is_locked, is_refusal, reason
+from gateway.ledger.errors import is_locked, is_refusal, is_without_tables, reason
 from gateway.ledger.file_place import FilePlace
 from gateway.ledger.insert import Insert
 from gateway.ledger.outcome import LedgerUnavailableError
@@ -70,14 +71,15 @@ class Store:
         self.ready = False
 
     def prepare(self) -> None:
-        """Makes the tables if need be. Raises LedgerUnavailableError and LedgerError.
+        """Makes the tables if need be, also those that are gone. Raises LedgerUnavailableError.
 
         A SQLite file that goes away later is not made anew: it may come back.
         """
         try:
             migrate(self._readers, create=not self._was_ready)
             self._place.remember()
-        except (SQLAlchemyError, OSError) as error:
+        except Exception as error:  # a driver says what it dislikes in any of them
+            self.close()  # they may be of a file that is replaced meanwhile
             raise LedgerUnavailableError(reason(error)) from error
         self.ready = self._was_ready = True
 
@@ -124,18 +126,18 @@ class Store:
         except SQLAlchemyError as error:
             if is_refusal(error):
                 raise
-            raise LedgerUnavailableError(reason(error)) from error
+            raise self._unavailable(error) from error
         self._refuse_elsewhere()  # or it would be confirmed, and never be found again
         return result
 
     def _transaction(self, work: Callable[[Connection], T]) -> T:
         try:
-            with self._readers.begin() as connection:
+            with _begun(self._readers) as connection:
                 return work(connection)
         except DBAPIError as error:
             if not is_locked(error):
                 raise
-        with writing(self._readers).begin() as connection:
+        with _begun(writing(self._readers)) as connection:
             return work(connection)
 
     def elsewhere(self) -> str | None:
@@ -214,15 +216,26 @@ class Store:
                 if not error.connection_invalidated or fresh:
                     raise
                 self._begin(work)
+        except LedgerUnavailableError:
+            raise
         except Exception as error:
             if is_refusal(error):
                 raise
-            raise LedgerUnavailableError(reason(error)) from error
+            raise self._unavailable(error) from error
         self.check_place()
 
     def _begin(self, work: Callable[[Connection], object]) -> None:
-        with self._writer.begin() as connection:
+        with _begun(self._writer) as connection:
             work(connection)
+
+    def _unavailable(self, error: Exception) -> LedgerUnavailableError:
+        """The error to raise; has the tables made again if they are gone."""
+        if is_without_tables(error):
+            self.ready = False
+        if self._place.file is None:
+            # What an administrator changes for a role or a database holds for new connections.
+            self.close()
+        return LedgerUnavailableError(reason(error))
 
     def check_place(self) -> None:
         """Lets go of a SQLite file that was moved away or replaced.
@@ -240,3 +253,19 @@ class Store:
             check_revision(self._readers)
         except (LedgerError, SQLAlchemyError) as error:
             raise LedgerUnavailableError(reason(error)) from error
+
+
+@contextmanager
+def _begun(engine: Engine) -> Iterator[Connection]:
+    """A transaction. Raises LedgerUnavailableError for what goes wrong before it begins.
+
+    No error of connecting is about what is to be written, of whatever type it is.
+    """
+    try:
+        connection = engine.connect()
+    except OperationalError:
+        raise
+    except Exception as error:
+        raise LedgerUnavailableError(reason(error)) from error
+    with connection, connection.begin():
+        yield connection

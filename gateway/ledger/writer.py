@@ -22,9 +22,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from gateway.ledger.database import LedgerError
 from gateway.ledger.errors import reason
-from gateway.ledger.occasional_log import OccasionalLog
+from gateway.ledger.occasional_log import OccasionalLog, ReasonLog
 from gateway.ledger.outcome import LedgerUnavailableError, Stored
 from gateway.ledger.pending import Pending
 from gateway.ledger.policy_text import NotedPolicies
@@ -60,14 +59,14 @@ class Writer:
         self._idle = asyncio.Event()
         self._idle.set()
         self._tasks: list[asyncio.Task[None]] = []
+        self._in_doubt = False
         self._refusals = OccasionalLog()
+        self._problems = ReasonLog()
+        self._mistakes = ReasonLog()
         self._database_trouble: str | None = None
 
     async def start(self) -> None:
-        """Brings the tables up to date, if the database answers, and begins to work.
-
-        Raises LedgerError for a database that can't be used, and does nothing then.
-        """
+        """Brings the tables up to date, if the database can be used now, and begins to work."""
         preparing = asyncio.ensure_future(self._in_thread(self._store.prepare))
         await asyncio.wait({preparing}, timeout=START_SECONDS)
         try:
@@ -123,6 +122,11 @@ class Writer:
         """Looks for policies and spooled rows that are not in the database."""
         self._work.set()
 
+    def doubt(self) -> None:
+        """Finds out whether the database can be used: somebody else could not."""
+        self._in_doubt = True
+        self._work.set()
+
     @property
     def trouble(self) -> str | None:
         """Why rows don't reach the database now, if so."""
@@ -151,8 +155,7 @@ class Writer:
 
     def _go_round(self, why: str) -> None:
         """From now on, rows go through the spool; also those that the database has not stored."""
-        if self._database_trouble is None:
-            log.error("decisions go to the spool, not to the database: %s", why)
+        self._problems.error("decisions go to the spool, not to the database", why)
         self._database_trouble = why
         if self._straight:
             self._straight = False
@@ -174,9 +177,11 @@ class Writer:
 
     def _go_straight(self) -> None:
         self._straight = True
+        self._in_doubt = False
         if self._database_trouble is not None:
             log.warning("decisions go to the database again")
             self._database_trouble = None
+            self._problems.end()
 
     async def _run(self) -> None:
         pause = FIRST_PAUSE
@@ -187,25 +192,30 @@ class Writer:
                 await self._bring_up_to_date()
                 pause = FIRST_PAUSE
                 continue
-            except (LedgerUnavailableError, LedgerError) as error:
+            except LedgerUnavailableError as error:
                 why = str(error)
             except Exception as error:
-                log.exception("writing decisions failed")
                 why = reason(error)
+                if self._mistakes.is_due(why):
+                    log.exception("writing decisions failed")
             self._give_back(why)
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
             self._work.set()
 
     async def _bring_up_to_date(self) -> None:
-        """Does all there is to do. Raises LedgerUnavailableError and LedgerError."""
+        """Does all there is to do. Raises LedgerUnavailableError."""
         if not self._store.ready:
             await self._in_thread(self._store.prepare)
+            self._policies.write_again()  # the tables may be new
         elif self._store.elsewhere() is not None:
             await self._in_thread(self._store.check_place)
         if policies := self._policies.not_stored():
             await self._in_thread(lambda: self._store.write_policies(policies))
             self._policies.mark_stored(policies)
+        if self._in_doubt and self._straight:
+            self._in_doubt = False
+            await self._in_thread(self._store.probe)
         while True:
             if not self._straight or not self._spool.is_empty:
                 await self._empty_spool()

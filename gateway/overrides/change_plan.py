@@ -71,6 +71,28 @@ class ChangePlan:
             olds.append(new)
             self.changes.append(("added", new))
 
+    def put_back(self, entries: Iterable[Override], existing: Iterable[Override]) -> None:
+        """Adds entries that were in force before, as they were.
+
+        Of two that can't both be in force, the newer one stays, but an entry with a look gives way
+        to no entry that says the same of the bytes alone. `existing` is as in `add`.
+        """
+        in_force: dict[bytes | None, list[Override]] = {}
+        for old in existing:
+            in_force.setdefault(old.sha256 or old.pdq, []).append(old)
+        for entry in entries:
+            olds = in_force.setdefault(entry.sha256 or entry.pdq, [])
+            new = NewOverride.of(entry)
+            rivals = [old for old in olds if new.replaces(old)]
+            if any(new.adds_nothing_to(old) or _outlasts(old, entry) for old in rivals):
+                self.unchanged += 1
+                continue
+            for old in rivals:
+                olds.remove(old)
+                self.remove(old)
+            olds.append(entry)
+            self.changes.append(("added", entry))
+
 
 def _with_look(entry: NewOverride, olds: Iterable[Override]) -> NewOverride:
     """The entry with the look of the one that it replaces, if it says the same of the bytes.
@@ -83,3 +105,8 @@ def _with_look(entry: NewOverride, olds: Iterable[Override]) -> NewOverride:
             decision = entry.decision_id or old.decision_id
             return replace(entry, pdq=old.pdq, rule=old.rule, decision_id=decision)
     return entry
+
+
+def _outlasts(old: Override, entry: Override) -> bool:
+    says_less = old.action is entry.action and old.pdq is None and entry.pdq is not None
+    return old.at > entry.at and not says_less

@@ -8,10 +8,20 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from gateway.overrides.change_plan import ChangePlan
+from gateway.overrides.change_plan import ChangePlan, What
 from gateway.overrides.entries import NewOverride, OverrideError
 from gateway.overrides.matching import Override
-from gateway.overrides.override_rows import carry_out, find, lock_for_changes, sharing_a_hash
+from gateway.overrides.override_rows import (
+    carry_out,
+    compared,
+    find,
+    lock_for_changes,
+    record,
+    sharing_a_hash,
+)
+
+PUT_BACK_BY = "gateway"
+PUT_BACK_WHY = "written back: it was in force, and the database had lost it"
 
 
 class NoSuchOverrideError(OverrideError):
@@ -48,6 +58,22 @@ def replace(
         plan.add([entry], existing, who=who, at=at, new_id=_new_id)
     carry_out(connection, plan, who=who, why=why, at=at)
     return old
+
+
+def put_back(connection: Connection, entries: Sequence[Override]) -> int:
+    """Adds entries that the database has lost, as they were; how many.
+
+    Not those that it has, which another gateway has put back, nor those that were removed since.
+    Where only the history is lost, it begins anew.
+    """
+    lock_for_changes(connection)
+    missing, unrecorded = compared(connection, entries)
+    plan, at = ChangePlan(), _now()
+    plan.put_back(missing, sharing_a_hash(connection, missing))
+    carry_out(connection, plan, who=PUT_BACK_BY, why=PUT_BACK_WHY, at=at)
+    done: list[tuple[What, Override]] = [("added", entry) for entry in unrecorded]
+    record(connection, done, who=PUT_BACK_BY, why=PUT_BACK_WHY, at=at)
+    return len(plan.added)
 
 
 def _now() -> int:

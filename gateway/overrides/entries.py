@@ -40,6 +40,11 @@ class NewOverride:
     note: str = ""
     decision_id: str | None = None
 
+    @classmethod
+    def of(cls, entry: Override) -> NewOverride:
+        """What an entry in force says."""
+        return cls(entry.action, entry.sha256, entry.pdq, entry.rule, entry.note, entry.decision_id)
+
     def checked(self) -> NewOverride:
         """The entry with its texts trimmed. Raises OverrideError."""
         if self.sha256 is None and self.pdq is None:

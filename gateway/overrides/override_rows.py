@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sqlalchemy import Connection, Row, Select, delete, func, insert, or_, select, text, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    Select,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+    update,
+)
 
 from gateway.ledger.tables import override_changes, overrides
-from gateway.overrides.change_plan import ChangePlan
-from gateway.overrides.entries import NewOverride, as_json
+from gateway.overrides.change_plan import ChangePlan, What
+from gateway.overrides.entries import NewOverride, as_json, from_json
 from gateway.overrides.matching import Override, OverrideAction
 
 _Item = TypeVar("_Item")
 
 _ID = re.compile(r"[0-9a-f]{32}")  # PostgreSQL raises for some of what else there is
+log = logging.getLogger("gateway")
+
 _AT_A_TIME = 500  # values in one statement: SQLite and PostgreSQL have limits
 
 
@@ -35,15 +50,26 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """The last change that a set of overrides has. A database without it is another one."""
+
+    seq: int
+    at: int
+    override_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """What is to be done to a set of overrides to have it as it was after change `seq`.
 
-    `removed` is None if the set is to be replaced by `added` as a whole.
+    `removed` is None if the set is to be replaced by `added` as a whole. `mark` is the change; None
+    where there never was one.
     """
 
     seq: int
     added: tuple[Override, ...] = ()
     removed: tuple[str, ...] | None = ()
+    mark: Mark | None = None
 
 
 def lock_for_changes(connection: Connection) -> None:
@@ -63,9 +89,10 @@ def delta_since(connection: Connection, seq: int, most: int) -> Delta:
 
     Everything, too, if the database has not come as far as `seq`: it is another one then.
     """
-    last = connection.scalar(select(func.max(override_changes.c.seq))) or 0
+    mark = last_mark(connection)
+    last = mark.seq if mark is not None else 0
     if last == seq:
-        return Delta(seq)
+        return Delta(seq, mark=mark)
     changed = (
         select(override_changes.c.override_id)
         .where(override_changes.c.seq > seq, override_changes.c.seq <= last)
@@ -73,17 +100,87 @@ def delta_since(connection: Connection, seq: int, most: int) -> Delta:
     )
     ids = list(connection.scalars(changed)) if 0 <= seq < last else []
     if not ids or len(ids) > most:
-        return Delta(last, tuple(_entries(connection, select(overrides))), removed=None)
+        every = tuple(_entries(connection, select(overrides)))
+        return Delta(last, every, removed=None, mark=mark)
     ids = list(dict.fromkeys(ids))
     found: list[Override] = []
     for some in _in_parts(ids):
         found.extend(_entries(connection, select(overrides).where(overrides.c.id.in_(some))))
     found.sort(key=lambda entry: (entry.at, entry.id))
     present = {entry.id for entry in found}
-    return Delta(last, tuple(found), tuple(key for key in ids if key not in present))
+    removed = tuple(key for key in ids if key not in present)
+    return Delta(last, tuple(found), removed, mark)
 
 
-def sharing_a_hash(connection: Connection, entries: Iterable[NewOverride]) -> list[Override]:
+def last_mark(connection: Connection) -> Mark | None:
+    """The last change; None if there never was one."""
+    columns = override_changes.c
+    query = select(columns.seq, columns.at, columns.override_id)
+    row = connection.execute(query.order_by(columns.seq.desc()).limit(1)).first()
+    return Mark(row.seq, row.at, row.override_id) if row is not None else None
+
+
+def has_lost(connection: Connection, mark: Mark | None, entries: int) -> bool:
+    """Whether the database has lost overrides: those of a set of so many, of the change `mark`.
+
+    An empty history is of a database that is new or was emptied, one without the change `mark` of
+    one that was replaced. While there is no newer change, the entries are as many, too.
+    """
+    columns = override_changes.c
+    known = select(columns.seq)
+    if mark is not None:
+        known = known.where(
+            columns.seq == mark.seq,
+            columns.at == mark.at,
+            columns.override_id == mark.override_id,
+        )
+    last, count, is_known = connection.execute(
+        select(
+            select(func.max(columns.seq)).scalar_subquery(),
+            select(func.count()).select_from(overrides).scalar_subquery(),
+            exists(known),
+        )
+    ).one()
+    if not is_known:
+        return mark is not None or entries > 0
+    return mark is not None and last == mark.seq and count != entries
+
+
+def lost_entries(connection: Connection) -> list[Override]:
+    """The entries that are in force by the history, and not in their table."""
+    columns = override_changes.c
+    last = select(func.max(columns.seq)).group_by(columns.override_id)
+    query = select(columns.entry).where(
+        columns.seq.in_(last),
+        columns.what == "added",
+        ~exists().where(overrides.c.id == columns.override_id),
+    )
+    found = []
+    for entry in connection.scalars(query.order_by(columns.seq)):
+        try:
+            found.append(from_json(json.loads(entry)))
+        except (ValueError, KeyError, TypeError) as error:
+            log.error("an override in the history is damaged: %s", error)
+    return found
+
+
+def compared(
+    connection: Connection, entries: Sequence[Override]
+) -> tuple[list[Override], list[Override]]:
+    """The entries that the database lacks and did not see removed, and those without a history."""
+    ids = [entry.id for entry in entries]
+    columns = override_changes.c
+    done = select(columns.override_id, columns.what).where(columns.override_id.in_(ids))
+    last = {row.override_id: row.what for row in connection.execute(done.order_by(columns.seq))}
+    present = set(connection.scalars(select(overrides.c.id).where(overrides.c.id.in_(ids))))
+    absent = [entry for entry in entries if entry.id not in present]
+    missing = [entry for entry in absent if last.get(entry.id) != "removed"]
+    return missing, [entry for entry in entries if entry.id in present - last.keys()]
+
+
+def sharing_a_hash(
+    connection: Connection, entries: Iterable[NewOverride | Override]
+) -> list[Override]:
     """The entries in force that have a hash of one of `entries`."""
     result: dict[str, Override] = {}
     for some in _in_parts(list(entries)):
@@ -109,7 +206,19 @@ def carry_out(connection: Connection, plan: ChangePlan, *, who: str, why: str, a
         connection.execute(delete(overrides).where(overrides.c.id.in_(some)))
     if plan.added:
         connection.execute(insert(overrides), [_row(entry) for entry in plan.added])
-    if plan.changes:
+    record(connection, plan.changes, who=who, why=why, at=at)
+
+
+def record(
+    connection: Connection,
+    done: Sequence[tuple[What, Override]],
+    *,
+    who: str,
+    why: str,
+    at: int,
+) -> None:
+    """Adds to the history what was done."""
+    if done:
         connection.execute(
             insert(override_changes),
             [
@@ -121,7 +230,7 @@ def carry_out(connection: Connection, plan: ChangePlan, *, who: str, why: str, a
                     "override_id": entry.id,
                     "entry": json.dumps(as_json(entry)),
                 }
-                for what, entry in plan.changes
+                for what, entry in done
             ],
         )
 

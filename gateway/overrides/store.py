@@ -1,4 +1,8 @@
-"""The overrides in force: in memory, from the database, or from a copy when that is down."""
+"""The overrides in force: in memory, from the database, or from a copy when that is down.
+
+A database that was emptied, replaced or restored from a backup takes none out of force: what it has
+lost is written back, also from the copy at a start.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,27 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from gateway.ledger.errors import reason
 from gateway.ledger.ledger import AnyLedger, LedgerUnavailableError, NoLedger
+from gateway.ledger.occasional_log import ReasonLog
 from gateway.metrics import Metrics
 from gateway.overrides import changing
 from gateway.overrides.entries import NewOverride, checked_author
 from gateway.overrides.matching import Override, OverrideSet
-from gateway.overrides.override_rows import Change, Delta, changes, delta_since
-from gateway.overrides.saved_copy import CopyError, read_copy, write_copy
+from gateway.overrides.override_rows import (
+    Change,
+    Delta,
+    Mark,
+    changes,
+    delta_since,
+    has_lost,
+    last_mark,
+    lost_entries,
+)
+from gateway.overrides.saved_copy import CopyError, SavedCopy, read_copy, write_copy
 
 POLL_SECONDS = 2.0
 START_SECONDS = 5.0  # for how long a start waits for the database
@@ -45,14 +63,17 @@ class OverrideStore:
         *,
         poll_seconds: float = POLL_SECONDS,
     ) -> None:
-        """`copy` is the file to start with when the database is down."""
+        """`copy` is the file to start with when the database is down, new or emptied."""
         self.current = OverrideSet()
         self._ledger = ledger
         self._metrics = metrics
         self._copy = copy
         self._poll_seconds = poll_seconds
         self._seq = -1  # of the last change that `current` has; -1 before anything was read
+        self._mark: Mark | None = None  # that change
+        self._saved = SavedCopy(())  # what was in force before anything was read
         self._trouble: str | None = None
+        self._mistakes = ReasonLog()
         self._reading = asyncio.Lock()
         self._saving = asyncio.Lock()
         self._to_save = asyncio.Event()
@@ -63,10 +84,11 @@ class OverrideStore:
         if isinstance(self._ledger, NoLedger):
             return
         self._trouble = "the overrides were not read from the database yet"
+        await self._read_copy()
         first = asyncio.create_task(self._try_to_refresh())
         down = self._ledger.trouble() is not None  # then it was waited for already
         await asyncio.wait({first}, timeout=0 if down else START_SECONDS)
-        if self._seq < 0:
+        if self._seq < 0 and self._saved.entries:
             await self._take_copy()
         self._tasks = [asyncio.create_task(self._follow(first)), asyncio.create_task(self._save())]
 
@@ -82,15 +104,28 @@ class OverrideStore:
         return self._trouble
 
     async def refresh(self) -> None:
-        """Reads what was changed since the last time. Raises LedgerUnavailableError."""
+        """Reads what was changed since the last time, and writes back what the database has lost.
+
+        Raises LedgerUnavailableError.
+        """
         async with self._reading:
-            seq = self._seq
-            delta = await self._ledger.transaction(lambda db: delta_since(db, seq, MOST_STEPS))
+            seq, mark = self._seq, self._mark
+            entries = len(self.current)
+            if seq < 0:
+                entries, mark = len(self._saved.entries), self._saved.mark
+            read = partial(_sound_delta, seq=seq, mark=mark, entries=entries)
+            delta = await self._ledger.transaction(read)
+            if delta is None:
+                delta = await self._put_back(
+                    self._saved.entries if seq < 0 else self.current.entries
+                )
             if delta.seq != seq or delta.removed is None:
                 self.current = await asyncio.to_thread(_changed, self.current, delta)
-                self._seq = delta.seq
+                self._seq, self._mark = delta.seq, delta.mark
+                self._saved = SavedCopy(())
                 self._to_save.set()
             self._trouble = None
+            self._mistakes.end()
             self._metrics.overrides.set(len(self.current))
 
     async def add(self, entries: Sequence[NewOverride], who: str, why: str) -> Added:
@@ -175,14 +210,39 @@ class OverrideStore:
         await self._try_to_refresh()
         return old
 
+    async def _put_back(self, known: Sequence[Override]) -> Delta:
+        """Writes entries back that the database has lost; returns all that are in force then.
+
+        Raises LedgerUnavailableError. It is begun anew then, and adds nothing twice.
+        """
+        lost = await self._ledger.transaction(lost_entries)
+        entries = list({entry.id: entry for entry in (*lost, *known)}.values())
+        first: Mark | None = None
+        added = 0
+        for start in range(0, len(entries), MOST_IN_ONE_TRANSACTION):
+            if start:
+                await asyncio.sleep(PAUSE_SECONDS)
+            some = entries[start : start + MOST_IN_ONE_TRANSACTION]
+            count, last = await self._ledger.transaction(partial(_put_back, entries=some))
+            added, first = added + count, first or last
+        delta = await self._ledger.transaction(partial(_everything, mark=first))
+        if delta is None:
+            raise LedgerUnavailableError("the database lost overrides again")
+        if added:
+            log.warning("the database had lost %d overrides in force: they are written back", added)
+        return delta
+
     async def _try_to_refresh(self) -> None:
         try:
             await self.refresh()
         except LedgerUnavailableError as error:
             self._trouble = f"the overrides may be out of date: {error}"
         except Exception as error:
-            log.exception("the overrides can't be read")
-            self._trouble = f"the overrides can't be read: {type(error).__name__}"
+            why = reason(error)
+            self._trouble = f"the overrides can't be read: {why}"
+            if self._mistakes.is_due(why):
+                of_the_database = isinstance(error, SQLAlchemyError)
+                log.error("the overrides can't be read: %s", why, exc_info=not of_the_database)
 
     async def _follow(self, first: asyncio.Task[None]) -> None:
         await first
@@ -190,16 +250,19 @@ class OverrideStore:
             await asyncio.sleep(self._poll_seconds)
             await self._try_to_refresh()
 
-    async def _take_copy(self) -> None:
+    async def _read_copy(self) -> None:
         if self._copy is None:
             return
         try:
-            entries = await asyncio.to_thread(read_copy, self._copy)
+            saved = await asyncio.to_thread(read_copy, self._copy)
         except CopyError as error:
             log.error("the copy of the overrides can't be used: %s", error)
-            return
-        copied = await asyncio.to_thread(OverrideSet, entries or ())
-        if entries is not None and self._seq < 0:
+        else:
+            self._saved = saved or self._saved
+
+    async def _take_copy(self) -> None:
+        copied = await asyncio.to_thread(OverrideSet, self._saved.entries)
+        if self._seq < 0:
             self.current = copied
             self._metrics.overrides.set(len(copied))
             log.warning("the database is down: %d overrides from %s", len(copied), self._copy)
@@ -217,9 +280,30 @@ class OverrideStore:
             if self._copy is None:
                 return
             try:
-                await asyncio.to_thread(write_copy, self._copy, self.current.entries)
+                # Together: `refresh` replaces both.
+                entries, mark = self.current.entries, self._mark
+                await asyncio.to_thread(write_copy, self._copy, entries, mark)
             except CopyError as error:
                 log.warning("the copy of the overrides can't be written: %s", error)
+
+
+def _sound_delta(connection: Connection, seq: int, mark: Mark | None, entries: int) -> Delta | None:
+    """What was changed since `seq`; None if the database has lost overrides."""
+    # Looked at last, so that nothing that is lost meanwhile is taken for removed.
+    delta = delta_since(connection, seq, MOST_STEPS)
+    if has_lost(connection, mark, entries) or (seq < 0 and lost_entries(connection)):
+        return None
+    return delta
+
+
+def _put_back(connection: Connection, entries: Sequence[Override]) -> tuple[int, Mark | None]:
+    return changing.put_back(connection, entries), last_mark(connection)
+
+
+def _everything(connection: Connection, mark: Mark | None) -> Delta | None:
+    """All entries; None if the database has lost change `mark`."""
+    delta = delta_since(connection, -1, MOST_STEPS)
+    return None if has_lost(connection, mark, len(delta.added)) else delta
 
 
 def _changed(current: OverrideSet, delta: Delta) -> OverrideSet:

@@ -32,7 +32,13 @@ class Postgres:
     """A server on a Unix socket that nobody else can reach."""
 
     def __init__(
-        self, folder: Path, programs: Path, user: pwd.struct_passwd | None, *, durable: bool
+        self,
+        folder: Path,
+        programs: Path,
+        user: pwd.struct_passwd | None,
+        *,
+        durable: bool,
+        encoding: str,
     ) -> None:
         self._folder, self._programs = folder, programs
         # Not Popen's `user`, for which it forks: in the child of a process with threads of gRPC and
@@ -44,7 +50,8 @@ class Postgres:
         self._durable = durable
         self._process: subprocess.Popen[bytes] | None = None
         self._names = itertools.count()
-        self._run("initdb", "-D", "data", "-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--no-sync")
+        flags = ("-D", "data", "-U", SUPERUSER, "-A", "trust", "--no-sync")
+        self._run("initdb", *flags, f"--encoding={encoding}", "--no-locale")
 
     def _run(self, program: str, *arguments: str) -> None:
         with self._log.open("ab") as log:
@@ -60,20 +67,42 @@ class Postgres:
     def _log(self) -> Path:
         return self._folder / "log"
 
-    def url(self, database: str = "postgres") -> str:
-        return f"postgresql+psycopg://{SUPERUSER}@/{database}?host={self._folder}"
+    def url(self, database: str = "postgres", user: str = SUPERUSER) -> str:
+        """The URL of a database; `user` may have a password behind a colon."""
+        return f"postgresql+psycopg://{user}@/{database}?host={self._folder}"
 
     def connect(self, database: str = "postgres") -> psycopg.Connection:
         return psycopg.connect(
             host=str(self._folder), user=SUPERUSER, dbname=database, autocommit=True
         )
 
-    def new_database(self) -> str:
-        """The URL of an empty database."""
-        name = f"ledger{next(self._names)}"
-        with self.connect() as connection:
-            connection.execute(f"create database {name}")
+    def new_database(self, options: str = "") -> str:
+        """The URL of an empty database, made with SQL's options such as ENCODING."""
+        name = self.new_name()
+        self.run(f"create database {name} {options}")
         return self.url(name)
+
+    def new_name(self) -> str:
+        """A name that no database or role has."""
+        return f"ledger{next(self._names)}"
+
+    def run(self, *statements: str, url: str = "") -> list[tuple[object, ...]]:
+        """What the last of some SQL statements gives, each in a transaction of its own."""
+        database = url.partition("@/")[2].partition("?")[0] or "postgres"
+        with self.connect(database) as connection:
+            for statement in statements:
+                cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def admit(self, *lines: str) -> None:
+        """Changes who may connect: lines of pg_hba.conf, ahead of those that admit all."""
+        everybody = f"local all {SUPERUSER} trust"
+        content = "\n".join((everybody, *lines, "local all all trust", ""))
+        (self._folder / "data" / "pg_hba.conf").write_text(content)
+        before = self.run("select pg_conf_load_time()")
+        self.run("select pg_reload_conf()")
+        reloaded = "reload of PostgreSQL's settings"
+        wait_until(lambda: self.run("select pg_conf_load_time()") != before, reloaded, 60)
 
     def start(self) -> None:
         settings = {
@@ -169,10 +198,11 @@ def _unprivileged_user() -> pwd.struct_passwd | None:
 
 
 @contextlib.contextmanager
-def running_postgres(*, durable: bool = False) -> Iterator[Postgres]:
+def running_postgres(*, durable: bool = False, encoding: str = "UTF8") -> Iterator[Postgres]:
     """A running server; skips the test where none is installed.
 
     Without `durable`, fsync is off: what is written outlives the server, but not the machine.
+    `encoding` is that of its databases: SQL_ASCII is what initdb takes where there is no locale.
     """
     programs = binaries()
     if programs is None:
@@ -182,7 +212,7 @@ def running_postgres(*, durable: bool = False) -> Iterator[Postgres]:
     try:
         if user is not None:
             shutil.chown(folder, user.pw_uid)
-        server = Postgres(folder, programs, user, durable=durable)
+        server = Postgres(folder, programs, user, durable=durable, encoding=encoding)
         server.start()
         try:
             yield server

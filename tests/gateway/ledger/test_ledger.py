@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, Engine, event, func, insert, select
 
-from gateway.ledger.database import LedgerError, open_engine, sqlite_url
-from gateway.ledger.ledger import Ledger, LedgerUnavailableError, NoLedger, Stored
+from gateway.ledger.database import open_engine
+from gateway.ledger.ledger import LedgerUnavailableError, NoLedger, Stored
 from gateway.ledger.record import DecisionRecord
 from gateway.ledger.rows import record_of
 from gateway.ledger.tables import decisions, deliveries, override_changes, overrides, policies
@@ -284,19 +284,6 @@ async def test_rows_are_counted_by_where_they_are(url: str, tmp_path: Path) -> N
         await record_all(ledger, [a_record() for _ in range(3)])
     name, labels = "imagesafety_ledger_rows_total", {"stored": "database"}
     assert metrics.registry.get_sample_value(name, labels) == 3
-
-
-async def test_an_unusable_database_or_spool_ends_the_start(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("no database\n" * 1000)
-    broken = Ledger(sqlite_url(tmp_path / "file"), tmp_path / "spool", Metrics(), retention_days=90)
-    with pytest.raises(LedgerError, match="not a database"):
-        await broken.start()
-    await broken.close()
-    url = sqlite_url(tmp_path / "ledger.db")
-    ledger = Ledger(url, tmp_path / "file" / "spool", Metrics(), retention_days=90)
-    with pytest.raises(LedgerError, match="spool"):
-        await ledger.start()
-    await ledger.close()
 
 
 async def test_no_ledger_keeps_nothing() -> None:

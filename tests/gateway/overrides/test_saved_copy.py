@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.overrides.saved_copy import CopyError, read_copy, write_copy
+from gateway.overrides.matching import Override
+from gateway.overrides.override_rows import Mark
+from gateway.overrides.saved_copy import CopyError, SavedCopy, read_copy, write_copy
 from tests.gateway.overrides.drafts import ALLOW, DENY, LOOK, override, sha
 
 ENTRIES = [
@@ -13,12 +15,15 @@ ENTRIES = [
 ]
 
 
+@pytest.mark.parametrize("mark", [None, Mark(7, 1_700_000_000_000_000, "2" * 32)])
 @pytest.mark.parametrize("entries", [[], ENTRIES])
-def test_it_keeps_the_entries(tmp_path: Path, entries: list[object]) -> None:
+def test_it_keeps_the_entries_and_the_last_change(
+    tmp_path: Path, entries: list[Override], mark: Mark | None
+) -> None:
     path = tmp_path / "data" / "overrides"
     write_copy(path, ENTRIES)
-    write_copy(path, entries)  # type: ignore[arg-type]
-    assert read_copy(path) == entries
+    write_copy(path, entries, mark)
+    assert read_copy(path) == SavedCopy(tuple(entries), mark)
     assert path.stat().st_mode & 0o777 == 0o600
     assert list(path.parent.iterdir()) == [path]
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from gateway.ledger.database import sqlite_url
 from gateway.ledger.ledger import LedgerUnavailableError
 from gateway.overrides.entries import NewOverride
 from tests.gateway.overrides.drafts import ALLOW, DENY, LOOK, picture, sha
@@ -52,15 +51,6 @@ async def test_overrides_stay_in_force_while_postgresql_is_down(tmp_path: Path) 
             await until(lambda: store.trouble() is None)
             await store.add([NewOverride(ALLOW, sha(2))], "me", "harmless")
             await until(lambda: len(other.current) == 2)
-
-
-async def test_the_database_is_believed_and_not_the_copy(tmp_path: Path) -> None:
-    copy = tmp_path / "overrides"
-    async with running_store(sqlite_url(tmp_path / "one.sqlite"), copy) as store:
-        await store.add([BAD], "me", "seen")
-        await until(copy.exists)
-    async with running_store(sqlite_url(tmp_path / "two.sqlite"), copy) as store:
-        assert (store.current.entries, store.trouble()) == ((), None)
 
 
 @pytest.mark.parametrize("content", [None, b"nonsense", b""])
