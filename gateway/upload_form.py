@@ -85,6 +85,7 @@ class FileForm:
         self._delimiter = b"--" + boundary
         self._closing = b"\r\n" + self._delimiter + b"--"
         self._held = b"\r\n"  # a delimiter begins a line, and the body does too
+        self._beginning = b""  # of the file
         self._epilogue = b""
         self._read = self._size = 0  # bytes of the form, and of its file
         self._pieces: list[bytes] = []
@@ -121,6 +122,11 @@ class FileForm:
             if data:
                 self._parse(data)
         file = b"".join(self._pieces)
+        if file and self._size < len(self._delimiter):
+            self._beginning += file[: len(self._delimiter)]
+            if self._beginning.startswith(self._delimiter):
+                # The empty line before it ends in CRLF, so this is a boundary, and no file.
+                raise MalformedFormError("the part ends where its file should begin")
         self._size += len(file)
         if self._read - self._size > MOST_AROUND_BYTES:
             raise MalformedFormError(

@@ -109,6 +109,8 @@ def broken_forms(file: bytes) -> dict[str, Request]:
         "a long preamble": b"x" * 20_000 + b"\r\n" + good,
         "a preamble without end": b"\r\n" * 1_000_000,
         "a long epilogue": good + b"x" * 20_000,
+        "a boundary behind the headers": head + f"--{BOUNDARY}\r\n".encode() + file + good[-80:],
+        "the end behind the headers": head + end,
         "NULs": bytes(1000),
     }
     broken: dict[str, Request] = {what: (types, body) for what, body in bodies.items()}

@@ -190,6 +190,7 @@ async def test_each_broken_form_is_refused_and_nothing_else_is_lost(tmp_path: Pa
         }
         assert len(kept) == len(cases)
         assert "Traceback" not in here.output()
+        assert "python_multipart" not in here.output()
 
 
 async def slow(messages: Messages, context: Context) -> scoring_pb2.ScoreImageResponse:
