@@ -24,6 +24,7 @@ from imagesafety.pict_rs_pages import (
     read_page,
     slug_of,
     slugs_of,
+    sorted_time,
 )
 
 _TIMEOUT: Final = httpx.Timeout(10.0, read=30.0)
@@ -169,6 +170,7 @@ class PictRs(ClosedAtEnd):
         What pict-rs answers is not enough: where nothing is older, pict-rs on PostgreSQL answers
         with the newest of all, as it does where everything is.
         """
+        time = sorted_time(time)
         page = await self.page(timestamp=time, limit=_BOUNDARY)
         return tuple(
             entry for entry in page.hashes if entry.stored_at is not None and entry.stored_at < time

@@ -12,12 +12,14 @@ import base64
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 _SHA256_BYTES: Final = 32
 _SIZE_BYTES: Final = 6
 _HASH_BYTES: Final = _SHA256_BYTES + _SIZE_BYTES + 1
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 # The last byte of a hash, by the media type that pict-rs declares to its validator.
 _FORMATS: Final = {
@@ -87,6 +89,20 @@ def read_page(content: bytes) -> HashPage:
         return HashPage(hashes, _slug(page, "current"), _slug(page, "next"))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise NoPageError("something else than a page of hashes") from None
+
+
+def sorted_time(time: datetime) -> datetime:
+    """Return the latest time up to one that every repository of pict-rs sorts rightly.
+
+    Keys of its repository fjall are nanoseconds, big-endian, with the byte 0x2e escaped: so a time
+    that has it comes as late as one with 0x5c, which may be hours or months later.
+    """
+    since = time - _EPOCH
+    microseconds = (since.days * 86400 + since.seconds) * 1_000_000 + since.microseconds
+    while (wrong := (microseconds * 1000).to_bytes(16, "big", signed=True).find(b".")) >= 0:
+        bits = 8 * (15 - wrong)
+        microseconds = ((microseconds * 1000 >> bits << bits) - 1) // 1000
+    return _EPOCH + timedelta(microseconds=microseconds)
 
 
 def slug_of(hash_hex: str) -> str | None:

@@ -97,6 +97,7 @@ class FakePictRs:
     not_found_picture: bytes = b""
     object_storage: str = ""  # redirect there, as with a public endpoint
     on_postgres: bool = False
+    on_fjall: bool = False
     on_answered: Callable[[], None] = lambda: None  # after each page of hashes
     hash_format: HashFormat = HashFormat()
     tells_current: bool = True
@@ -145,6 +146,8 @@ class FakePictRs:
             return refused
         limit = int(request.query_params.get("limit", "20"))
         newest_first = self.files[::-1]
+        if self.on_fjall:
+            newest_first.sort(key=lambda file: fjall_key(file.stored_at), reverse=True)
         slugs = [self.hash_format.slug_of(file) for file in newest_first]
         slug = request.query_params.get("slug", "")
         start = slugs.index(slug) if slug in slugs and not self.ignores_slugs else 0
@@ -175,7 +178,8 @@ class FakePictRs:
         return JSONResponse({"msg": "ok", "page": page})
 
     def _older_than(self, time: datetime, newest_first: list[StoredFile]) -> int:
-        older = (index for index, file in enumerate(newest_first) if file.stored_at < time)
+        key = fjall_key if self.on_fjall else datetime.timestamp
+        older = (i for i, file in enumerate(newest_first) if key(file.stored_at) < key(time))
         # Where nothing is older, the query for PostgreSQL has no bound.
         return next(older, 0 if self.on_postgres else len(newest_first))
 
@@ -308,6 +312,13 @@ def _format_of(data: bytes) -> str | None:
     if data[4:8] == b"ftyp":
         return {b"avif": "i-avif", b"avis": "a-avif"}.get(data[8:12], "v-mp4")
     return next((name for start, name in starts.items() if data.startswith(start)), None)
+
+
+def fjall_key(time: datetime) -> bytes:
+    """What fjall sorts by: a dot has an escape before it."""
+    nanoseconds = round(time.timestamp() * 1e6) * 1000
+    escaped = nanoseconds.to_bytes(16, "big").replace(b"\\", b"\\\\")
+    return escaped.replace(b".", b"\\.")
 
 
 def missing() -> Response:

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 
 from imagesafety.pict_rs import NotStoredError, PictRs, PictRsError, UnknownFormatError
+from imagesafety.pict_rs_pages import sorted_time
 from tests.fake_pict_rs import (
     API_KEY,
     FORMATS,
@@ -39,7 +40,9 @@ async def pict_rs(fake: FakePictRs) -> AsyncIterator[PictRs]:
         yield client
 
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 UPLOADED = datetime(2026, 1, 1, tzinfo=UTC)  # when the stand-in says that files were stored
+UPLOADED_NS = round(UPLOADED.timestamp()) * 10**9
 
 
 async def find(
@@ -225,6 +228,32 @@ async def test_a_listing_ends_at_a_time(
     if older:  # somebody may purge the first of them
         del fake.files[older - 1]
         assert set(await listed(pict_rs, until)) <= {f"newer {number}" for number in range(newer)}
+
+
+@pytest.mark.parametrize("minutes", [0, 1, 10, 60])
+async def test_a_listing_up_to_a_time_that_fjall_sorts_wrongly_leaves_nothing_out(
+    fake: FakePictRs, pict_rs: PictRs, minutes: int
+) -> None:
+    fake.on_fjall = True
+    # 18 minutes that fjall sorts as 14 hours later.
+    wrong = (0x2E << 40 | UPLOADED_NS >> 48 << 48) / 1e9
+    begin = datetime.fromtimestamp(wrong, UTC)
+    for minute in range(-120, 120):
+        file = fake.store(b"%d" % minute, "i-png", f"{minute}")
+        fake.files[-1] = replace(file, stored_at=begin + timedelta(minutes=minute, seconds=1))
+    until = {entry.hex for entry in await pict_rs.stored_before(begin + timedelta(minutes=minutes))}
+    assert until
+    seen = await listed(pict_rs, until)
+    assert {str(minute) for minute in range(minutes, 120)} <= set(seen)
+    assert len(seen) < 160
+
+
+def test_a_time_that_is_sorted_rightly_is_one_shortly_before() -> None:
+    for days in range(0, 3000, 7):
+        time = datetime(2026, 1, 1, 1, 2, 3, 456789, tzinfo=UTC) + timedelta(days=days, hours=days)
+        right = sorted_time(time)
+        assert b"." not in (round((right - EPOCH) / timedelta(microseconds=1)) * 1000).to_bytes(16)
+        assert timedelta() <= time - right < timedelta(days=4)
 
 
 async def test_all_are_listed_where_pict_rs_does_not_tell_what_is_older(

@@ -124,7 +124,10 @@ class Server:
         return self._client.get("/image/original", params={"alias": alias})
 
     def has(self, alias: str) -> bool:
-        return self.original(alias).status_code == 200
+        try:
+            return self.original(alias).status_code == 200
+        except httpx.RemoteProtocolError:  # it is just being removed
+            return True
 
     def purge(self, alias: str) -> httpx.Response:
         return self._internal("POST", "purge", alias=alias)

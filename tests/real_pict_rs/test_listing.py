@@ -60,14 +60,17 @@ async def fetched(client: PictRs, alias: str) -> bytes:
 
 async def test_all_are_listed_page_by_page_from_the_newest(filled: Filled, client: PictRs) -> None:
     entries = [entry async for entry in client.newest()]
-    hashes = [hashlib.sha256(data).digest() for data in reversed(filled.files)]
-    assert len(entries) == len(hashes)
-    assert all(entry.has(sha256) for entry, sha256 in zip(entries, hashes, strict=True))
-    assert [entry.size for entry in entries] == [len(data) for data in reversed(filled.files)]
     assert [alias for entry in entries for alias in entry.aliases] == filled.server.aliases()
+    numbers = {hashlib.sha256(data).hexdigest(): len(data) for data in filled.files}
+    sizes = [
+        numbers[next(digest for digest in numbers if digest in entry.hex)] for entry in entries
+    ]
+    assert [entry.size for entry in entries] == sizes
     times = [entry.stored_at for entry in entries if entry.stored_at is not None]
-    assert len(times) == len(entries)
-    assert times == sorted(times, reverse=True)
+    assert len(times) == len(entries) == len(set(sizes)) == FILES
+    if filled.server.kind.repository != "fjall":  # which sorts some of them as newer ones
+        assert sizes == sorted(sizes, reverse=True)
+        assert times == sorted(times, reverse=True)
 
 
 async def test_a_file_is_found_by_its_bytes(filled: Filled, client: PictRs) -> None:
@@ -84,7 +87,8 @@ async def test_a_listing_ends_at_a_time(filled: Filled, client: PictRs) -> None:
     time = datetime.now(UTC)
     newer = [filled.server.stored(good()) for _ in range(3)]
     until = {entry.hex for entry in await client.stored_before(time)}
-    assert [entry.aliases async for entry in client.newest(until)] == [(a,) for a in newer[::-1]]
+    listed = {alias async for entry in client.newest(until) for alias in entry.aliases}
+    assert set(newer) <= listed
     # Where nothing is older, pict-rs on PostgreSQL answers with the newest.
     long_ago = datetime(2020, 1, 1, tzinfo=UTC)
     assert await client.stored_before(long_ago) == ()
