@@ -18,6 +18,7 @@ from sqlalchemy import (
     URL,
     Connection,
     Engine,
+    Table,
     create_engine,
     event,
     func,
@@ -31,7 +32,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 from gateway.ledger.deadline import DeadlineConnection
 from gateway.ledger.errors import reason
 from gateway.ledger.server_encoding import hold_all_text
-from gateway.ledger.tables import metadata
+from gateway.ledger.tables import decisions, metadata, override_changes
 
 CONNECT_SECONDS = 2
 OLDEST_POSTGRESQL = 10  # that the driver is made for
@@ -232,6 +233,19 @@ def _bring_up_to_date(connection: Connection) -> None:
     command.upgrade(config, "head")
     metadata.create_all(connection)
     _refuse_others(connection)
+    if connection.dialect.name == "postgresql":
+        for table in (decisions, override_changes):
+            _advance_sequence(connection, table)
+
+
+def _advance_sequence(connection: Connection, table: Table) -> None:
+    """Has new rows numbered behind those that are there: a backup may be restored without."""
+    name = connection.scalar(select(func.pg_get_serial_sequence(table.name, "seq")))
+    last = connection.scalar(select(func.max(table.c.seq)))
+    if name is None or last is None:
+        return
+    if connection.scalar(text(f"SELECT last_value FROM {name}")) < last:  # noqa: S608
+        connection.execute(select(func.setval(name, last)))
 
 
 def _refuse_others(connection: Connection) -> None:

@@ -18,6 +18,7 @@ from sqlalchemy.exc import (
 
 _BUSY = 0xFF & sqlite3.SQLITE_BUSY
 _GONE = ("42P01", "42703", "3F000")  # there is no such table, column or schema
+_TAKEN = "23505"
 _GONE_IN_SQLITE = ("no such table", "no such column", "has no column")
 _EXPECTED = {
     "3F000": "a schema is expected that is in the role's search_path",
@@ -28,6 +29,9 @@ _EXPECTED = {
 
 def is_refusal(error: Exception) -> bool:
     """Whether the database can be used, and refuses what it was given."""
+    if getattr(getattr(error, "orig", None), "sqlstate", None) == _TAKEN:
+        # Rows that are there already are left alone: it is a number that is taken, see below.
+        return False
     if isinstance(error, DataError | IntegrityError):
         return True
     if isinstance(error, ProgrammingError | InterfaceError | NotSupportedError):
@@ -45,10 +49,13 @@ def is_locked(error: Exception) -> bool:
 
 
 def is_without_tables(error: Exception) -> bool:
-    """Whether tables are not there, or not as they are to be: somebody took them away."""
+    """Whether tables are not there, or not as they are to be: somebody took them away.
+
+    Or put them back from a backup without the numbers that their next rows are to have.
+    """
     source = error.orig if isinstance(error, DBAPIError) else None
     if isinstance(source, psycopg.Error):
-        return source.sqlstate in _GONE
+        return source.sqlstate in (*_GONE, _TAKEN)
     return isinstance(source, sqlite3.Error) and any(
         words in str(source) for words in _GONE_IN_SQLITE
     )

@@ -73,7 +73,11 @@ class Postgres:
 
     def connect(self, database: str = "postgres") -> psycopg.Connection:
         return psycopg.connect(
-            host=str(self._folder), user=SUPERUSER, dbname=database, autocommit=True
+            host=str(self._folder),
+            user=SUPERUSER,
+            dbname=database,
+            autocommit=True,
+            client_encoding="utf8",
         )
 
     def new_database(self, options: str = "") -> str:
@@ -155,6 +159,12 @@ class Postgres:
         with contextlib.suppress(AssertionError):
             self.resume()
         self._end(signal.SIGQUIT)
+
+    def restart_as_standby(self) -> None:
+        """Makes it take no writes any more, until somebody promotes it."""
+        self.stop()
+        (self._folder / "data" / "standby.signal").touch()
+        self.start()
 
     def _end(self, signum: signal.Signals) -> None:
         if self._process is not None:

@@ -452,6 +452,33 @@ def texts_in(server: Postgres, url: str) -> list[object]:
         return []
 
 
+async def test_numbers_that_are_taken_cost_no_row(postgres: Postgres, tmp_path: Path) -> None:
+    """A backup was restored, but not its sequences."""
+    url = postgres.new_database()
+    async with running_ledger(url, tmp_path / "spool") as ledger:
+        records = [a_record() for _ in range(50)]
+        await record_all(ledger, records)
+        postgres.run("alter sequence decisions_seq_seq restart", url=url)
+        more = [a_record() for _ in range(50)]
+        assert Stored.NOWHERE not in await record_all(ledger, more)
+        await drained(ledger, tmp_path / "spool")
+    assert ids_in(url) == [record.id for record in (*records, *more)]
+
+
+@pytest.mark.parametrize("with_tables", [False, True])
+async def test_a_standby_is_used_when_it_is_promoted(
+    with_tables: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running_postgres() as server:
+        url = server.new_database()
+        if with_tables:
+            migrate_as_owner(server, url)
+        server.restart_as_standby()
+        words = "read-only transaction; a database that can be written to is expected"
+        problem = Problem(url, words, sql(server, "", "select pg_promote()"))
+        await goes_to_the_spool_until_mended(problem, tmp_path, caplog)
+
+
 async def test_an_emptied_database_is_filled_without_an_upload(
     postgres: Postgres, tmp_path: Path
 ) -> None:
