@@ -95,7 +95,8 @@ class Rescanner:
                 await self.work_off()
             except (NoRoomError, PictRsError, LedgerUnavailableError) as error:
                 if str(error) != trouble:
-                    log.warning("rescans wait: %s", error)
+                    ledger = isinstance(error, LedgerUnavailableError)  # which reports it itself
+                    log.log(logging.DEBUG if ledger else logging.WARNING, "rescans wait: %s", error)
                 trouble = str(error)
             except Exception:
                 log.exception("rescans wait")
