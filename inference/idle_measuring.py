@@ -50,10 +50,10 @@ class Pauses:
 class IdleMeasuring:
     """One measurement after the other, until one was not disturbed."""
 
-    def __init__(self, batches: Batches, images: Images, pauses: Pauses | None = None) -> None:
+    def __init__(self, batches: Batches, images: Images, pauses: Pauses) -> None:
         self._batches = batches
         self._images = images
-        self._pauses = pauses or Pauses()
+        self._pauses = pauses
         self._moves = images.moves
         self._since = asyncio.get_running_loop().time()
 

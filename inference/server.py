@@ -29,7 +29,7 @@ from inference.device_health import DeviceHealth
 from inference.encoder import Embeddings, Encoder, EncoderThread
 from inference.grpc_server import GrpcServer
 from inference.health_service import HealthService
-from inference.idle_measuring import IdleMeasuring
+from inference.idle_measuring import IdleMeasuring, Pauses
 from inference.load import Load
 from inference.load_reports import LoadReports
 from inference.messages import duration_message
@@ -50,6 +50,7 @@ from telemetry.tracing import tracing
 _SPARE = 0.2  # of the time that a call has left: for what estimates don't know
 _UNREADY_SECONDS = 5.0  # without the event loop
 _CLOSE_SECONDS = 2.0  # that a pass may still take, when its callers are gone
+_PAUSES = Pauses()  # of measuring batches again
 
 log = logging.getLogger("inference")
 
@@ -222,7 +223,7 @@ async def _serve(
         wedge.allow(wedged_after(settings.wedged_seconds, times(changed.max_batch)))
 
     again = asyncio.create_task(
-        _measured_again(IdleMeasuring(batches, admission), measured, replace)
+        _measured_again(IdleMeasuring(batches, admission, _PAUSES), measured, replace)
     )
     await _signal()
     log.info("draining: running calls are finished")
@@ -261,8 +262,8 @@ async def _measured_again(
 ) -> None:
     try:
         await measuring.run(measured, replace)
-    except Exception:  # a device that fails for uploads too is noticed there
-        log.exception("batches can't be measured again")
+    except Exception as error:  # a device that fails for uploads too is noticed there
+        log.warning("batches can't be measured again: %s", error)
 
 
 def _schedule_limits(

@@ -66,7 +66,8 @@ class Settings(BaseSettings):
     )
     cache_folder: Path = Field(
         default_cache_folder(),
-        description="folder that keeps the choice of a backend and the model that was made for it",
+        description="folder that keeps the choice of a backend, the model that was made for it "
+        "and how long batches take",
     )
     calibration_folder: Path | None = Field(
         None,

@@ -38,6 +38,7 @@ class Faulty:
 def faulty(folder: Path, *flags: str) -> Iterator[Faulty]:
     address = f"127.0.0.1:{free_port()}"
     command = ["tests.e2e.faulty_encoder", str(folder), "--listen", address, *flags]
+    command += ["--cache-folder", str(folder / "cache")]
     ready = lambda: is_serving(address)  # noqa: E731
     with running([*command, "--backend", "pytorch"], address, ready):
         yield Faulty(address, folder)

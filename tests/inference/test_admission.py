@@ -233,3 +233,16 @@ def test_names_are_remembered_only_while_they_have_something_here() -> None:
     assert not admission._client_images
     assert not admission._client_bulk_images
     assert not admission._client_bytes
+
+
+def test_each_image_that_comes_and_goes_can_be_noticed() -> None:
+    held = Held()
+    seen = [held.admission.moves]
+    for step in (held.take, held.free, held.take, held.take):
+        step()
+        seen.append(held.admission.moves)
+    assert seen == sorted(set(seen))
+    seen.append(held.admission.moves)
+    assert held.most("small") == 1
+    assert not held.take("small")
+    assert held.admission.moves == seen[-1] + 1, "not one that is refused"

@@ -249,3 +249,24 @@ def test_an_idle_device_may_wait_for_a_batch_to_fill() -> None:
     arrivals = [Arrival(0.0), Arrival(0.02), Arrival(0.2, deadline=0.22)]
     record = simulate(arrivals, limits, (0.01, 0.0))
     assert [batch.began for batch in record.batches] == [0.05, pytest.approx(0.21)]
+
+
+def test_a_new_measurement_changes_the_batches_that_come_and_loses_no_view() -> None:
+    times = BatchTimes({1: 0.01})
+    schedule = Schedule(times, ScheduleLimits(max_batch=1, max_queue=20, short_batch=1))
+    jobs = [(3, Priority.INTERACTIVE), (3, Priority.INTERACTIVE), (4, Priority.BULK)]
+    waiting = {
+        schedule.add(views, priority=priority, deadline=math.inf, client="", now=0.0)
+        for views, priority in jobs
+    }
+    sizes, now = [], 0.0
+    while (batch := schedule.next(now).batch) is not None:
+        sizes.append(len(batch.parts))
+        if len(sizes) == 1:
+            times.replace({1: 0.01, 8: 0.02})
+            schedule.resize(4, 2)
+        now += times(sizes[-1])
+        waiting -= set(schedule.finished(batch.number, now).completed)
+    assert not waiting
+    assert sizes == [1, 4, 2, 2, 1]  # bulk work fills up the last batch of uploads
+    assert schedule.backlog(now) == 0

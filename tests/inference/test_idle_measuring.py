@@ -11,7 +11,7 @@ import pytest
 from inference import warm_up
 from inference.batch_times import worthwhile_size
 from inference.encoder import Embeddings
-from inference.idle_measuring import IdleMeasuring
+from inference.idle_measuring import IdleMeasuring, Pauses
 from inference.warm_up import Batches
 from tests.inference.virtual_time import VirtualLoop, run
 
@@ -81,7 +81,8 @@ def measured_again(
     replaced: list[dict[int, float]] = []
 
     async def main() -> None:
-        measuring = IdleMeasuring(Batches(device.encode, 12, max_batch, device.lanes), device)
+        batches = Batches(device.encode, 12, max_batch, device.lanes)
+        measuring = IdleMeasuring(batches, device, Pauses())
         other = asyncio.create_task(beside) if beside else None
         await measuring.run(times, replaced.append)
         if other:

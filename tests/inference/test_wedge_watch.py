@@ -95,3 +95,14 @@ async def test_a_thread_knows_for_how_long_its_call_runs(texts: bool) -> None:
     assert thread.running_for() == 0
     assert busy == [True, False]
     assert await thread.close(10.0)
+
+
+async def test_a_pass_may_take_longer_once_batches_are_known_to() -> None:
+    now, seconds = 0.0, 70.0
+    announced: asyncio.Queue[bool] = asyncio.Queue()
+    watch = WedgeWatch(lambda: seconds, 60.0, announced.put, lambda: now)
+    assert watch.objection() == "the device does not come back"
+    watch.allow(wedged_after(60.0, 5.0))
+    assert watch.objection() is None
+    seconds = 100.0
+    assert watch.objection() == "the device does not come back"
