@@ -178,8 +178,12 @@ class FakePictRs:
         return JSONResponse({"msg": "ok", "page": page})
 
     def _older_than(self, time: datetime, newest_first: list[StoredFile]) -> int:
-        key = fjall_key if self.on_fjall else datetime.timestamp
-        older = (i for i, file in enumerate(newest_first) if key(file.stored_at) < key(time))
+        def is_older(file: StoredFile) -> bool:
+            if self.on_fjall:
+                return fjall_key(file.stored_at) < fjall_key(time)
+            return file.stored_at < time
+
+        older = (index for index, file in enumerate(newest_first) if is_older(file))
         # Where nothing is older, the query for PostgreSQL has no bound.
         return next(older, 0 if self.on_postgres else len(newest_first))
 

@@ -53,6 +53,11 @@ class Kind:
         """Releases since 0.5.21 drop private addresses from what a name resolves to."""
         return self.is_stand_in or self.release == _OLDEST
 
+    @property
+    def posts_forms(self) -> bool:
+        """Whether it posts a file to its validator in a form that says what it calls the file."""
+        return self.release.startswith("0.6")
+
     def __str__(self) -> str:
         return (
             f"stand-in-{self.release}" if self.is_stand_in else f"{self.release}-{self.repository}"
@@ -148,7 +153,8 @@ class Server:
 
     def aliases(self) -> list[str]:
         """Of all files, from the newest to the oldest."""
-        found, slug = [], {}
+        found: list[str] = []
+        slug: dict[str, str] = {}
         while True:
             page = self.page(limit="100", **slug)
             found += [alias for entry in page["hashes"] for alias in entry["aliases"]]

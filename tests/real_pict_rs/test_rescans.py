@@ -19,8 +19,10 @@ def test_what_came_while_inference_was_down_is_rescanned_and_purged_if_it_is_rej
     folder = tmp_path / "gateway"
     folder.mkdir()
     nobody, port = f"127.0.0.1:{free_port()}", free_port()
-    flags = ("--pict-rs", f"http://127.0.0.1:{port}", "--pict-rs-api-key", API_KEY)
-    flags += ("--on-late-reject", "purge")
+    flags = (
+        *("--pict-rs", f"http://127.0.0.1:{port}", "--pict-rs-api-key", API_KEY),
+        *("--on-late-reject", "purge"),
+    )
     with gateway(nobody, *flags, ready=False, data_folder=folder) as down:
         validator = f"http://{down.address}/api/v1/scan/IPADDR"
         with pict_rs(any_kind, tmp_path, validator, port=port, database=database) as server:
