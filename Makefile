@@ -23,8 +23,8 @@ lint: .venv/installed
 	$(BIN)/python tools/protos.py --check
 
 # The pict-rs releases that tests/real_pict_rs starts, built once a machine with cargo: 20 minutes.
-real-pict-rs: .venv/installed
-	$(BIN)/python -m tools.real_pict_rs
+real-pict-rs:
+	$(PYTHON) -m tools.real_pict_rs
 
 # Plays failures with real processes; haproxy has to be there (apt-get install haproxy). All rows take
 # about half an hour, 20 minutes of which are the soak.

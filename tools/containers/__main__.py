@@ -6,6 +6,7 @@ The exit status is 1 when something required did not hold, and 0 where no engine
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -45,6 +46,7 @@ ALL_IN_ONE: dict[str, Play] = {
     ),
     "all-in-one-stop": plays.stopped,
 }
+_STARTS = {"shipped", "all-in-one"}  # start the project themselves
 _HEAD = ("what", "uploads", "failed", "unscanned", "missed", "")
 
 
@@ -69,6 +71,8 @@ def play(stack: Stack, chosen: dict[str, Play], rows: list[Row]) -> None:
     """Play with one project, and remove it."""
     try:
         plays.configure(stack)
+        if not _STARTS & chosen.keys():
+            stack.up()
         for name, one in chosen.items():
             begun = time.monotonic()
             try:
@@ -112,6 +116,8 @@ def main() -> int:
     names = parser.parse_args().plays
     if unknown := set(names) - set(known):
         parser.error(f"unknown plays: {', '.join(sorted(unknown))}")
+    # So that projects and an engine of our own are stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         with engine(cache_folder().parent) as found:
             return run(found, names)

@@ -190,8 +190,9 @@ def commands(stack: Stack) -> Row:
             done.append(line)
         except CommandError as error:
             wrong.append(str(error))
-    stack.compose("run", "--rm", "--entrypoint", "python -m inference --help", "inference")
-    stack.compose("run", "--rm", "--entrypoint", "python -m gateway --help", "imagesafety")
+    for service in (stack.gateway, "inference"):
+        image = stack.inspect(stack.containers(service)[0])["Config"]["Image"]
+        stack.engine.docker("run", "--rm", image, "--help")
     wait_until("the services are ready", stack.is_ready)
     return Row("the commands of deploy/README.md", missed=wrong, note=f"{len(done)} commands")
 
@@ -285,19 +286,17 @@ def replicas(stack: Stack) -> Row:
     """Of two replicas, one is killed and then one is frozen: nothing passes unscanned."""
     stack.compose("up", "--detach", "--no-recreate", "--scale", "inference=2")
 
-    def scored(number: int) -> float:
-        sums = stack.metrics("inference", 50052, "imagesafety", number)
-        return sums.get("imagesafety_inference_images_total", 0.0)
+    def scored(number: int) -> int:
+        address = stack.address("inference", "imagesafety", number)
+        return stack.metric(f"http://{address}:50052/metrics", "imagesafety_images_total")
 
     traffic, before = Traffic(stack.uploads_url()), stack.unscanned()
     with traffic.load():
-        for number in range(2):
-            seen = scored(number) if number == 0 else 0.0
-            wait_until("both replicas score", lambda n=number, s=seen: scored(n) > s)  # type: ignore[misc]
+        wait_until("the new replica scores", lambda: min(scored(0), scored(1)) > 0)
         one, other = stack.containers("inference")
         stack.kill_inside(one, "inference")
-        time.sleep(_FROZEN_SECONDS)
-        wait_until("the killed replica is back", lambda: scored(0) > 0)
+        time.sleep(_LOAD_SECONDS)
+        wait_until("the killed replica scores again", lambda: min(scored(0), scored(1)) > 0)
         stack.engine.docker("pause", other)
         time.sleep(_FROZEN_SECONDS)
         stack.engine.docker("unpause", other)

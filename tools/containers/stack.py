@@ -38,7 +38,6 @@ services:
       - ./volumes/pictrs:/mnt:Z
     restart: always
 """
-_COUNTERS: Final = ("imagesafety_unscanned_total", "imagesafety_rescans_total")
 
 
 class NotInTimeError(Exception):
@@ -111,9 +110,11 @@ class Stack:
         return found[0]
 
     def address(self, service: str, network: str = "default", number: int = 0) -> str:
-        """Return the address of a container, which this machine reaches."""
+        """Return the address of a container, which this machine reaches. Raises CommandError."""
         networks = self.inspect(self.containers(service)[number])["NetworkSettings"]["Networks"]
         address: str = networks[f"{self.folder.name}_{network}"]["IPAddress"]
+        if not address:
+            raise CommandError(f"{service} is not on the network {network}")
         return address
 
     def kill_inside(self, container: str, module: str) -> None:
@@ -132,22 +133,22 @@ class Stack:
         """Return the URL of pict-rs."""
         return f"http://{self.address('pictrs')}:8080"
 
-    def metrics(self, service: str, port: int, network: str, number: int = 0) -> dict[str, float]:
-        """Return the sums of a service's metrics over their labels, by name."""
-        page = httpx.get(f"http://{self.address(service, network, number)}:{port}/metrics")
-        sums: dict[str, float] = {}
-        for name, value in re.findall(r"^(\w+)(?:\{.*\})? ([0-9.e+-]+)$", page.text, re.MULTILINE):
-            sums[name] = sums.get(name, 0.0) + float(value)
-        return sums
+    def metric(self, url: str, name: str, without: str = "") -> int:
+        """Return the sum of a counter over its labels, but for those of which `without` is part."""
+        page = httpx.get(url, timeout=10).text
+        found = re.findall(rf"^{name}(\{{.*\}})? ([0-9.e+]+)$", page, re.MULTILINE)
+        return int(
+            sum(float(value) for labels, value in found if not without or without not in labels)
+        )
 
     def unscanned(self) -> tuple[int, int]:
         """Return how many uploads passed unscanned, and how many were scanned afterwards.
 
         Both since the gateway's start.
         """
-        sums = self.metrics(self.gateway, 14052, "default")
-        one, other = (int(sums.get(name, 0)) for name in _COUNTERS)
-        return one, other
+        url = f"http://{self.address(self.gateway)}:14052/metrics"
+        passed = self.metric(url, "imagesafety_unscanned_total")
+        return passed, self.metric(url, "imagesafety_rescans_total", without="failed")
 
     def is_ready(self) -> bool:
         """Whether the gateway is ready, and with it inference and the policy."""
