@@ -16,18 +16,26 @@
 
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
+# A stage of its own, so that other changes of pyproject.toml install no packages anew.
+FROM ${PYTHON_IMAGE} AS requirements
+WORKDIR /build
+COPY pyproject.toml ./
+COPY tools/requirements.py tools/
+RUN python tools/requirements.py gateway > gateway.txt \
+    && python tools/requirements.py inference > inference.txt \
+    && python tools/requirements.py evaluate scan > tools.txt
+
 FROM ${PYTHON_IMAGE} AS packages
 WORKDIR /build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 # No pip in there: an image that runs needs none.
 RUN python -m venv --without-pip /opt/venv
-COPY pyproject.toml constraints.txt ./
-COPY tools/requirements.py tools/
+COPY constraints.txt ./
 
 # The distribution alone, in an environment at the same place: images copy it over that of their
 # packages, so that a change of code makes a layer of some megabytes anew and not PyTorch's.
 FROM packages AS distribution
-COPY README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE ./
 COPY policies policies
 COPY imagesafety imagesafety
 COPY gateway gateway
@@ -38,16 +46,16 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && python -m pip --python /opt/venv/bin/python install --no-deps wheels/*.whl
 
 FROM packages AS gateway-packages
+COPY --from=requirements /build/gateway.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python tools/requirements.py gateway > requirements.txt \
-    && python -m pip --python /opt/venv/bin/python install \
-        --constraint constraints.txt --requirement requirements.txt
+    python -m pip --python /opt/venv/bin/python install \
+        --constraint constraints.txt --requirement gateway.txt
 
 FROM packages AS tools-packages
+COPY --from=requirements /build/tools.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python tools/requirements.py evaluate scan > requirements.txt \
-    && python -m pip --python /opt/venv/bin/python install \
-        --constraint constraints.txt --requirement requirements.txt
+    python -m pip --python /opt/venv/bin/python install \
+        --constraint constraints.txt --requirement tools.txt
 
 FROM packages AS inference-packages
 # pdqhash has no wheel for each Python, and is compiled here.
@@ -61,16 +69,16 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -m pip --python /opt/venv/bin/python install --no-deps \
         ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} --constraint constraints.txt torch torchvision
+COPY --from=requirements /build/inference.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python tools/requirements.py inference > requirements.txt \
-    && python -m pip --python /opt/venv/bin/python install \
-        --constraint constraints.txt --requirement requirements.txt
+    python -m pip --python /opt/venv/bin/python install \
+        --constraint constraints.txt --requirement inference.txt
 
 FROM inference-packages AS all-packages
+COPY --from=requirements /build/gateway.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python tools/requirements.py gateway > requirements.txt \
-    && python -m pip --python /opt/venv/bin/python install \
-        --constraint constraints.txt --requirement requirements.txt
+    python -m pip --python /opt/venv/bin/python install \
+        --constraint constraints.txt --requirement gateway.txt
 
 FROM ${PYTHON_IMAGE} AS runtime
 # tini: the first process of a container ignores SIGTERM while it does not handle it, and a model

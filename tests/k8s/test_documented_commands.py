@@ -1,4 +1,4 @@
-"""The commands of deploy/README.md, which `make containers` runs: all images, and nothing unknown."""
+"""The commands of deploy/README.md, which `make containers` runs: all images, nothing unknown."""
 
 import yaml
 
