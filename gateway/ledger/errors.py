@@ -61,6 +61,12 @@ def is_without_tables(error: Exception) -> bool:
     )
 
 
+def may_be_of_the_session(error: Exception) -> bool:
+    """Whether a new connection may not have it: it has what was changed for a role or database."""
+    source = error.orig if isinstance(error, DBAPIError) else None
+    return isinstance(source, psycopg.Error) and source.sqlstate in (*_GONE, *_EXPECTED)
+
+
 def reason(error: BaseException) -> str:
     """One line for people, without what SQLAlchemy says of itself."""
     source = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error

@@ -11,7 +11,6 @@ import re
 from typing import Final
 
 from psycopg import Connection
-from psycopg._encodings import pg2pyenc
 from psycopg.abc import AdaptContext, Buffer
 from psycopg.types.string import StrDumperUnknown, TextLoader
 
@@ -54,7 +53,8 @@ class _EscapingDumper(StrDumperUnknown):
         name = ""
         if self.connection is not None:
             name = self.connection.info.parameter_status("server_encoding") or ""
-        self._codec = pg2pyenc(name.encode()) if _ONE_BYTE.fullmatch(name) else "ascii"
+        one_byte = _ONE_BYTE.fullmatch(name) is not None
+        self._codec = name.replace("WIN", "cp").replace("KOI8", "koi8_") if one_byte else "ascii"
 
     def dump(self, obj: str) -> Buffer | None:
         return super().dump(escaped(obj, self._codec))

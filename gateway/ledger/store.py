@@ -21,7 +21,13 @@ from gateway.ledger.database import (
     sqlite_file,
     writing,
 )
-from gateway.ledger.errors import is_locked, is_refusal, is_without_tables, reason
+from gateway.ledger.errors import (
+    is_locked,
+    is_refusal,
+    is_without_tables,
+    may_be_of_the_session,
+    reason,
+)
 from gateway.ledger.file_place import FilePlace
 from gateway.ledger.insert import Insert
 from gateway.ledger.outcome import LedgerUnavailableError
@@ -232,8 +238,7 @@ class Store:
         """The error to raise; has the tables made again if they are gone."""
         if is_without_tables(error):
             self.ready = False
-        if self._place.file is None:
-            # What an administrator changes for a role or a database holds for new connections.
+        if may_be_of_the_session(error):
             self.close()
         return LedgerUnavailableError(reason(error))
 

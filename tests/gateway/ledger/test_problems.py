@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, literal, select
 
 from gateway.ledger import database
 from gateway.ledger.database import migrate, open_engine, sqlite_url
@@ -338,6 +338,23 @@ def encoded(request: pytest.FixtureRequest) -> str:
     return server.new_database(f"encoding '{request.param}' locale 'C' template template0")
 
 
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        *(f"LATIN{number}" for number in range(1, 11)),
+        *(f"WIN{number}" for number in (866, 874, *range(1250, 1259))),
+        *("KOI8R", "KOI8U", "ISO_8859_5", "ISO_8859_8", "EUC_KR", "UTF8"),
+    ],
+)
+def test_each_character_comes_back_from_each_encoding(encoding: str, postgres: Postgres) -> None:
+    url = postgres.new_database(f"encoding '{encoding}' locale 'C' template template0")
+    every = "".join(chr(code) for code in (*range(1, 0x3000), 0xFFFD, 0x1F431, 0x10FFFF))
+    engine = open_engine(url)
+    with engine.connect() as connection:
+        assert connection.scalar(select(literal(every))) == every
+    engine.dispose()
+
+
 TEXTS = ("Київ é 猫 \N{CAT FACE}", r"\u0456 \U0001f431 \\u \ ", "plain", "é", "п" * 500)
 
 
@@ -450,6 +467,28 @@ def texts_in(server: Postgres, url: str) -> list[object]:
         return [row[0] for row in server.run("select digest from policies", url=url)]
     except psycopg.errors.UndefinedTable:
         return []
+
+
+async def test_rows_that_wait_while_the_database_is_emptied_are_in_the_new_one(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    """Those of a gateway that has ended too, with the text of the policy that judged them."""
+    url, spool = postgres.new_database(), tmp_path / "spool"
+    here = url.partition("@/")[2].partition("?")[0]
+    records = [a_record() for _ in range(20)]
+    others = f"from pg_stat_activity where datname = '{here}'"
+    async with running_ledger(url, spool) as ledger:
+        ledger.note_policy(POLICY)
+        await ledger.record(a_record(), until=soon())
+        postgres.run(f"alter database {here} allow_connections false")
+        postgres.run(f"select pg_terminate_backend(pid) {others}")
+        stored = await record_all(ledger, records)
+        assert set(stored) == {Stored.SPOOL}
+    postgres.run(f"drop database {here} with (force)", f"create database {here}")
+    async with running_ledger(url, spool) as ledger:
+        await drained(ledger, spool)
+    assert ids_in(url) == [record.id for record in records]
+    assert texts_in(postgres, url) == [POLICY.digest]
 
 
 async def test_numbers_that_are_taken_cost_no_row(postgres: Postgres, tmp_path: Path) -> None:

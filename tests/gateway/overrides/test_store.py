@@ -18,6 +18,7 @@ from gateway.overrides.override_rows import delta_since
 from gateway.overrides.store import Added, OverrideStore
 from tests.gateway.overrides.drafts import ALLOW, DENY, LOOK, flipped, picture, sha
 from tests.gateway.overrides.running import running_ledger, running_store, until
+from tests.gateway.postgres import Postgres
 
 HOSTILE = "'; DROP TABLE overrides; -- <script>alert(1)</script> %s {} ünïcödé 🐈"
 
@@ -76,6 +77,20 @@ async def test_text_is_only_text(database: str) -> None:
         assert await store.page(0, 10, "DROP table") == ([entry], 1)
     async with running_store(database) as again:
         assert again.current.entries == (entry,)
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+async def test_a_database_of_another_encoding_has_the_same_overrides(
+    encoding: str, postgres: Postgres
+) -> None:
+    database = postgres.new_database(f"encoding '{encoding}' locale 'C' template template0")
+    async with running_store(database) as store:
+        await store.add([NewOverride(ALLOW, sha(1), LOOK, "правило", "не те 🐈")], "Оля", "бо так")
+        (entry,) = store.current.entries
+        assert (entry.rule, entry.note, entry.who) == ("правило", "не те 🐈", "Оля")
+        (change,) = await store.history()
+        assert (change.why, json.loads(change.entry)) == ("бо так", as_json(entry))
+        assert await store.page(0, 10, "не те") == ([entry], 1)
 
 
 async def test_what_makes_no_sense_changes_nothing(database: str) -> None:
