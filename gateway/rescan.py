@@ -23,7 +23,7 @@ from gateway.ledger.ledger import AnyLedger, LedgerUnavailableError, Stored
 from gateway.ledger.record import DecisionRecord, Rescan
 from gateway.metrics import Metrics
 from gateway.rescan_queue import Found, pending, progress, rescan_id, settle
-from imagesafety.pict_rs import PictRs, PictRsError, UnknownFormatError
+from imagesafety.pict_rs import DamagedError, PictRs, PictRsError, UnknownFormatError
 
 SETTLE_SECONDS: Final = 300.0  # for how long pict-rs may still be storing what it asked about
 IDLE_SECONDS: Final = 30.0
@@ -132,7 +132,7 @@ class Rescanner:
         at = datetime.fromtimestamp(record.at / 1e6, UTC)
         try:
             aliases = await self._pict_rs.find(record.sha256, record.size, record.media_type, at)
-        except UnknownFormatError as error:
+        except (DamagedError, UnknownFormatError) as error:
             await self._in_vain(record, _InVainError(str(error)))
             return
         if found is None and not aliases:

@@ -11,7 +11,8 @@ import hashlib
 import json
 from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import httpx
@@ -31,6 +32,10 @@ _TIMEOUT: Final = httpx.Timeout(10.0, read=30.0)
 _MOST_REDIRECTS: Final = 3
 _BOUNDARY: Final = 20  # hashes that tell where a listing ends, should some be purged meanwhile
 _PAGE: Final = 100  # hashes; pict-rs looks up the aliases of each
+_LESS: Final = (10, 1)  # hashes, where it fails on a page
+_FIRST_STEP: Final = timedelta(milliseconds=1)  # back in time, past what it fails on
+_LONGEST_STEP: Final = timedelta(days=20_000)
+_HALVINGS: Final = 20  # of the last step, so that little is passed over
 _NEAR: Final = timedelta(minutes=5)  # between an upload and its storing, by two machines' clocks
 _MOST_PAGES: Final = 50  # of a search by time
 _MOST_FETCHES: Final = 200  # of a search by time
@@ -52,8 +57,28 @@ class FileTooLargeError(PictRsError):
     """The file is over the limit."""
 
 
+class DamagedError(PictRsError):
+    """pict-rs works, but fails to list some file, such as one that its store has lost."""
+
+
 class UnknownFormatError(PictRsError):
     """Hashes are of a format that is not known, so a file that was not found may be there still."""
+
+
+class _FailedError(PictRsError):
+    """pict-rs failed at a request."""
+
+
+class _SlowError(UnreachableError):
+    """pict-rs did not answer a request in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A place in the listing where pict-rs fails to list some file, stored before a time."""
+
+    before: datetime
+    message: str
 
 
 class PictRs(ClosedAtEnd):
@@ -79,7 +104,8 @@ class PictRs(ClosedAtEnd):
         """Return the aliases of the file of these bytes, uploaded `at` a time; none if it is gone.
 
         A file that came moments ago may not have been stored yet. Raises UnknownFormatError where
-        pict-rs can't be asked for a hash, and none of the files of that time is this one.
+        pict-rs can't be asked for a hash, and none of the files of that time is this one; and
+        DamagedError where pict-rs fails to list the file.
         """
         for slug in slugs_of(sha256, size, media_type):
             page = await self.page(slug, limit=1)
@@ -93,8 +119,11 @@ class PictRs(ClosedAtEnd):
         """As `find`, among what was stored at about that time, whatever a hash says."""
         is_known, pages = True, 0
         candidates: list[tuple[timedelta, StoredHash]] = []
-        async with aclosing(self._pages(await self.page(timestamp=at + _NEAR))) as listing:
+        async with aclosing(self._pages(at + _NEAR)) as listing:
             async for page in listing:
+                if isinstance(page, Gap):
+                    is_known = False
+                    continue
                 pages += 1
                 is_known = is_known and (page.first is None or page.has_known_format)
                 for entry in page.hashes:
@@ -114,8 +143,8 @@ class PictRs(ClosedAtEnd):
                     return entry.aliases
         if is_known:
             return ()
-        message = "pict-rs lists hashes of a format that is not known, and no file of that time"
-        raise UnknownFormatError(f"{message} has the same bytes")
+        message = "pict-rs does not list each file, or hashes of a format that is not known"
+        raise UnknownFormatError(f"{message}, and no file of that time has the same bytes")
 
     async def _is(self, alias: str, sha256: bytes, size: int) -> bool:
         """Whether a file has these bytes; one that can't be had has not."""
@@ -130,14 +159,17 @@ class PictRs(ClosedAtEnd):
             return False
         return digest.digest() == sha256
 
-    async def newest(self, until: Collection[str] = ()) -> AsyncGenerator[StoredHash, None]:
+    async def newest(self, until: Collection[str] = ()) -> AsyncGenerator[StoredHash | Gap, None]:
         """Yield what is stored, from the newest to the oldest; ends before a hash of `until`.
 
         Of what is purged meanwhile, nothing else is left out for that. What is stored meanwhile is
         newer and not among it. A file may come twice.
         """
-        async with aclosing(self._pages(await self.page())) as listing:
+        async with aclosing(self._pages()) as listing:
             async for page in listing:
+                if isinstance(page, Gap):
+                    yield page
+                    continue
                 for entry in page.hashes:
                     if entry.hex in until:
                         return
@@ -160,7 +192,7 @@ class PictRs(ClosedAtEnd):
         # Neither what it is called is known, nor where it is listed.
         async with aclosing(self.newest()) as listing:
             async for entry in listing:
-                if entry.hex == hash_hex:
+                if isinstance(entry, StoredHash) and entry.hex == hash_hex:
                     return entry.aliases
         return ()
 
@@ -171,7 +203,10 @@ class PictRs(ClosedAtEnd):
         with the newest of all, as it does where everything is.
         """
         time = sorted_time(time)
-        page = await self.page(timestamp=time, limit=_BOUNDARY)
+        try:
+            page = await self.page(timestamp=time, limit=_BOUNDARY)
+        except DamagedError:
+            return ()
         return tuple(
             entry for entry in page.hashes if entry.stored_at is not None and entry.stored_at < time
         )
@@ -210,47 +245,115 @@ class PictRs(ClosedAtEnd):
     async def page(
         self, slug: str = "", *, timestamp: datetime | None = None, limit: int = _PAGE
     ) -> HashPage:
-        """A page that begins at a slug, or at a time; with the newest file if there is no such."""
+        """Return a page that begins at a slug, or a time; with the newest file if there is none.
+
+        Raises DamagedError where pict-rs fails on a file of the page.
+        """
         query = {"limit": str(limit)} | ({"slug": slug} if slug else {})
         if timestamp is not None:
             query["timestamp"] = timestamp.isoformat()
-        answer = await self._internal("GET", "/internal/hashes", query)
-        if answer.status_code == 404 and "code" not in _json(answer):
-            raise PictRsError("pict-rs has no /internal/hashes: it is older than 0.5")
-        _check(answer)
+        try:
+            answer = await self._internal("GET", "/internal/hashes", query)
+            if answer.status_code == 404 and "code" not in _json(answer):
+                raise PictRsError("pict-rs has no /internal/hashes: it is older than 0.5")
+            _check(answer)
+        except (_FailedError, _SlowError) as error:
+            # What a file lacks, pict-rs makes while it lists it: one file may fail all of a page.
+            if await self._is_healthy():
+                raise DamagedError(str(error)) from error
+            raise
         try:
             return read_page(answer.content)
         except NoPageError as error:
             raise PictRsError(f"pict-rs answers with {error}") from error
 
-    async def _pages(self, page: HashPage) -> AsyncGenerator[HashPage, None]:
-        """Yield a page and those after it; parts of them may come twice.
+    async def _pages(
+        self, timestamp: datetime | None = None
+    ) -> AsyncGenerator[HashPage | Gap, None]:
+        """Yield the pages from a time on, or all; parts of them may come twice.
 
         Where the file at a slug was purged meanwhile, pict-rs begins with the newest of all: then
         it goes on from where an earlier page began. Raises PictRsError if it doesn't go on.
         """
-        newest = {entry.hex for entry in page.hashes}
+        newest: set[str] = set()
         earlier: list[str] = []
-        yield page
-        while (slug := page.next) is not None:
-            if page.current is not None:
-                earlier.append(page.current)
+        slug: str | None = ""
+        reached = timestamp or datetime.now(UTC)
+        while slug is not None:
             start, is_lost = slug, False
-            page = await self.page(start)
-            while page.current != start and any(entry.hex in newest for entry in page.hashes):
-                is_lost = True
-                if not earlier:  # what was seen was purged as well
-                    newest = {entry.hex for entry in page.hashes}
-                    break
-                start = earlier.pop()
-                page = await self.page(start)
+            try:
+                page = await self._part(start, timestamp if not start else None)
+                while page.current != start and any(entry.hex in newest for entry in page.hashes):
+                    is_lost = True
+                    if not earlier:  # what was seen was purged as well
+                        newest = set()
+                        break
+                    start = earlier.pop()
+                    page = await self._part(start)
+            except DamagedError as error:
+                yield Gap(reached, str(error))
+                if (after := await self._past_damage(reached)) is None:
+                    return
+                page = after
             if is_lost and page.next == slug:
                 raise PictRsError("pict-rs does not go on with its listing where a page ended")
+            newest = newest or {entry.hex for entry in page.hashes}
             yield page
+            if page.current is not None:
+                earlier.append(page.current)
+            if page.hashes and page.hashes[-1].stored_at is not None:
+                reached = page.hashes[-1].stored_at
+            slug = page.next
+
+    async def _part(self, slug: str = "", timestamp: datetime | None = None) -> HashPage:
+        """Return a page, a shorter one if pict-rs fails on a file. Raises DamagedError."""
+        for limit in (_PAGE, *_LESS):
+            try:
+                return await self.page(slug, timestamp=timestamp, limit=limit)
+            except DamagedError as error:
+                last = error
+        raise last
+
+    async def _past_damage(self, time: datetime) -> HashPage | None:
+        """Return the page after a file that can't be listed and was stored before a time, if any.
+
+        Its slug is not known, so the page begins at a time as shortly before as can be found.
+        """
+        fails, works = timedelta(), _FIRST_STEP
+        while not await self._lists_at(time - works):
+            fails, works = works, 2 * works
+            if works > _LONGEST_STEP:
+                return None
+        for _ in range(_HALVINGS):
+            middle = (fails + works) / 2
+            if await self._lists_at(time - middle):
+                works = middle
+            else:
+                fails = middle
+        page = await self._part(timestamp=time - works)
+        first = page.first.stored_at if page.first is not None else None
+        # Where nothing is older, pict-rs on PostgreSQL answers with the newest of all.
+        return page if first is not None and first < time else None
+
+    async def _lists_at(self, time: datetime) -> bool:
+        try:
+            await self.page(timestamp=time, limit=1)
+        except DamagedError:
+            return False
+        return True
+
+    async def _is_healthy(self) -> bool:
+        """Whether pict-rs reaches its repository and its store."""
+        try:
+            return (await self._client.get("/healthz")).is_success
+        except httpx.HTTPError:
+            return False
 
     async def _internal(self, method: str, path: str, query: dict[str, str]) -> httpx.Response:
         try:
             return await self._client.request(method, path, params=query, headers=self._key)
+        except httpx.ReadTimeout as error:
+            raise _SlowError(f"pict-rs does not answer {path} in {_TIMEOUT.read:g} s") from error
         except httpx.HTTPError as error:
             raise _unreachable(error) from error
 
@@ -281,7 +384,7 @@ def _check(answer: httpx.Response) -> None:
         raise PictRsError("pict-rs does not take the API key")
     if not answer.is_success:
         message = f"pict-rs answers {answer.status_code} to {answer.request.url.path}"
-        raise PictRsError(f"{message}: {answer.text[:200]}" if answer.text else message)
+        raise _FailedError(f"{message}: {answer.text[:200]}" if answer.text else message)
 
 
 def _unreachable(error: httpx.HTTPError) -> UnreachableError:

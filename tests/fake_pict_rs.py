@@ -59,6 +59,7 @@ class StoredFile:
     damaged: bytes = b""  # what is served in place of the data
     stored_at: datetime = datetime(2026, 1, 1, tzinfo=UTC)
     has_details: bool = True
+    is_lost: bool = False  # from the store, so that no page with it can be listed
 
     @cached_property
     def hash(self) -> bytes:
@@ -139,7 +140,7 @@ class FakePictRs:
         return None
 
     async def _healthz(self, _: Request) -> Response:
-        return Response()
+        return Response(status_code=self.fails_with or 200)
 
     async def _hashes(self, request: Request) -> Response:
         if (refused := self._refused(request)) is not None:
@@ -154,6 +155,8 @@ class FakePictRs:
         if timestamp := request.query_params.get("timestamp"):
             start = self._older_than(datetime.fromisoformat(timestamp), newest_first)
         listed = newest_first[start : start + limit]
+        if any(file.is_lost for file in listed):
+            return JSONResponse({"msg": "No such file", "code": "decode-image"}, 500)
         page: dict[str, object] = {
             "limit": limit,
             "hashes": [

@@ -15,8 +15,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 
-from imagesafety.pict_rs import NotStoredError, PictRs, PictRsError, UnknownFormatError
-from imagesafety.pict_rs_pages import sorted_time
+from imagesafety.pict_rs import (
+    DamagedError,
+    Gap,
+    NotStoredError,
+    PictRs,
+    PictRsError,
+    UnknownFormatError,
+)
+from imagesafety.pict_rs_pages import StoredHash, sorted_time
 from tests.fake_pict_rs import (
     API_KEY,
     FORMATS,
@@ -121,6 +128,7 @@ async def test_all_are_listed_in_a_format_that_is_not_known(
         next_fake.store(b"file %d" % number, "i-png", f"{number}.png")
     seen = []
     async for entry in pict_rs.newest():
+        assert isinstance(entry, StoredHash)
         seen.append(entry.aliases[0])
         if len(seen) == 100:
             del next_fake.files[150 - purged : 150]
@@ -134,6 +142,7 @@ async def test_a_file_is_looked_at_again_in_a_format_that_is_not_known(
     for number in range(150):
         next_fake.store(b"file %d" % number, "i-png", f"{number}.png", f"{number}-again.png")
     entry = [entry async for entry in pict_rs.newest()][-1]
+    assert isinstance(entry, StoredHash)
     assert await pict_rs.look(entry.hex, ["gone.png", "0.png"]) == ("0.png", "0-again.png")
     assert await pict_rs.look(entry.hex, []) == ("0.png", "0-again.png")
     del next_fake.files[0]
@@ -176,7 +185,8 @@ async def test_a_listing_that_does_not_go_on_is_an_error(
 
 
 async def listed(client: PictRs, until: Collection[str] = ()) -> list[str]:
-    return [alias async for entry in client.newest(until) for alias in entry.aliases]
+    entries = [entry async for entry in client.newest(until)]
+    return [a for entry in entries if isinstance(entry, StoredHash) for a in entry.aliases]
 
 
 async def test_all_are_listed_page_by_page_from_the_newest(
@@ -186,7 +196,9 @@ async def test_all_are_listed_page_by_page_from_the_newest(
         fake.store(b"file %d" % number, "i-png", f"{number}.png")
     assert await listed(pict_rs) == [f"{number}.png" for number in reversed(range(250))]
     assert len(fake.requests) == 3
-    assert [entry.size async for entry in pict_rs.newest()][-1] == len(b"file 0")
+    [*_, oldest] = [entry async for entry in pict_rs.newest()]
+    assert isinstance(oldest, StoredHash)
+    assert oldest.size == len(b"file 0")
 
 
 async def test_none_are_listed_where_there_are_none(pict_rs: PictRs) -> None:
@@ -201,6 +213,7 @@ async def test_nothing_is_left_out_when_files_are_purged_during_the_listing(
         fake.store(b"file %d" % number, "i-png", f"{number}.png")
     seen = []
     async for entry in pict_rs.newest():
+        assert isinstance(entry, StoredHash)
         seen.append(entry.aliases[0])
         if len(seen) == 100:  # the next page would begin at 149
             del fake.files[150 - purged : 150]
@@ -287,6 +300,41 @@ async def test_all_are_listed_when_files_come_during_the_search_for_a_time(
     newer = len(fake.files) - older
     assert newer > 30
     assert await listed(pict_rs, until) == [f"newer {number}" for number in reversed(range(newer))]
+
+
+@pytest.mark.parametrize("on_postgres", [False, True])
+@pytest.mark.parametrize(
+    "lost", [{0}, {249}, {120}, {121, 122, 123}, {100, 200}, {0, 1, 2}, {247, 248, 249}]
+)
+async def test_files_that_pict_rs_fails_to_list_are_passed_over_and_named(
+    fake: FakePictRs, pict_rs: PictRs, lost: set[int], *, on_postgres: bool
+) -> None:
+    fake.on_postgres = on_postgres
+    first = datetime.now(UTC) - timedelta(days=2)
+    for number in range(250):
+        file = fake.store(b"file %d" % number, "i-png", f"{number}.png")
+        fake.files[-1] = replace(
+            file, is_lost=number in lost, stored_at=first + timedelta(minutes=7 * number)
+        )
+    entries = [entry async for entry in pict_rs.newest()]
+    seen = [a for entry in entries if isinstance(entry, StoredHash) for a in entry.aliases]
+    assert seen == [f"{number}.png" for number in reversed(range(250)) if number not in lost]
+    gaps = [entry for entry in entries if isinstance(entry, Gap)]
+    assert 1 <= len(gaps) <= len(lost)
+    assert all("decode-image" in gap.message for gap in gaps)
+
+
+async def test_a_file_that_pict_rs_fails_to_list_is_told_from_a_failure_of_pict_rs(
+    fake: FakePictRs, pict_rs: PictRs
+) -> None:
+    fake.store(b"lost").is_lost = True
+    with pytest.raises(DamagedError, match="decode-image"):
+        await find(pict_rs, b"lost")
+    assert await pict_rs.stored_before(UPLOADED) == ()
+    fake.fails_with = 500
+    with pytest.raises(PictRsError) as caught:
+        await find(pict_rs, b"lost")
+    assert not isinstance(caught.value, DamagedError)
 
 
 @pytest.mark.parametrize("answer", [b"", b"[]", b'{"page": {"hashes": [1]}}', b"<html>"])

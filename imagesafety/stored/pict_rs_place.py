@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from imagesafety.pict_rs import (
+    DamagedError,
     FileTooLargeError,
+    Gap,
     NotStoredError,
     PictRs,
     PictRsError,
@@ -42,6 +44,8 @@ class PictRsPlace:
         """Passes if pict-rs lists its hashes."""
         try:
             await self._pict_rs.page(limit=1)
+        except DamagedError:
+            pass  # a listing goes past that
         except PictRsError as error:
             raise PlaceError(one_line(error)) from error
 
@@ -58,7 +62,7 @@ class PictRsPlace:
                 until = {entry.hex for entry in await self._pict_rs.stored_before(time)}
             async with contextlib.aclosing(self._pict_rs.newest(until)) as listing:
                 async for entry in listing:
-                    yield _stored(entry)
+                    yield _unlisted(entry) if isinstance(entry, Gap) else _stored(entry)
         except PictRsError as error:
             raise PlaceError(one_line(error)) from error
 
@@ -108,6 +112,14 @@ def _stored(entry: StoredHash) -> StoredFile:
     stored_at = entry.stored_at.timestamp() if entry.stored_at is not None else None
     size = entry.size if entry.size is not None else -1
     return StoredFile(entry.hex, size, "1", stored_at, entry.aliases)
+
+
+def _unlisted(gap: Gap) -> Unlisted:
+    name = f"a file stored before {gap.before.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    advice = "its /internal/prune_missing forgets files that its store has lost"
+    return Unlisted(
+        name, f"pict-rs fails to list it ({one_line(Exception(gap.message))}); {advice}"
+    )
 
 
 def _trouble(error: PictRsError) -> FileTroubleError | PlaceError:

@@ -334,6 +334,15 @@ async def test_a_file_is_found_where_hashes_are_of_a_format_that_is_not_known(
     assert world.counted == {"accept": 1}
 
 
+async def test_a_file_that_pict_rs_fails_to_list_delays_no_others(world: World) -> None:
+    world.pict_rs.store(b"lost").is_lost = True
+    world.pict_rs.store(b"good")
+    unscanned = await world.upload(b"good")
+    lost = await world.upload(b"lost")
+    await world.rescanner().work_off()
+    assert [await world.state(row) for row in (unscanned, lost)] == ["scanned", "pending"]
+
+
 async def test_what_is_pending_stays_so_while_inference_is_full(world: World) -> None:
     world.pict_rs.store(b"good")
     unscanned = await world.upload(b"good")

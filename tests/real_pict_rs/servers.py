@@ -118,10 +118,12 @@ class Server:
         [file] = answer.json()["files"]
         return str(file["file"])
 
-    def upload_backgrounded(self, data: bytes) -> httpx.Response:
-        """The answer to the claim."""
+    def upload_backgrounded(self, data: bytes, *, claim: bool = True) -> httpx.Response:
+        """The answer to the claim, if there is one, and to the upload otherwise."""
         answer = self._client.post("/image/backgrounded", files={"images[]": ("a", data)})
         assert answer.status_code == 202, answer.text
+        if not claim:
+            return answer
         [upload] = answer.json()["uploads"]
         return self._client.get("/image/backgrounded/claim", params=upload)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+import os
+from collections.abc import AsyncIterator, Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
-from imagesafety.pict_rs import NotStoredError, PictRs, PictRsError
+from imagesafety.pict_rs import DamagedError, Gap, NotStoredError, PictRs, PictRsError
+from imagesafety.pict_rs_pages import StoredHash
 from tests.e2e.processes import wait_until
 from tests.fake_pict_rs import API_KEY
 from tests.media import drawn, still
@@ -58,8 +61,15 @@ async def fetched(client: PictRs, alias: str) -> bytes:
     return b"".join([chunk async for chunk in client.fetch(alias, 1_000_000)])
 
 
+async def entries_of(client: PictRs, until: Collection[str] = ()) -> list[StoredHash]:
+    entries = [entry async for entry in client.newest(until)]
+    stored = [entry for entry in entries if isinstance(entry, StoredHash)]
+    assert stored == entries
+    return stored
+
+
 async def test_all_are_listed_page_by_page_from_the_newest(filled: Filled, client: PictRs) -> None:
-    entries = [entry async for entry in client.newest()]
+    entries = await entries_of(client)
     assert [alias for entry in entries for alias in entry.aliases] == filled.server.aliases()
     numbers = {hashlib.sha256(data).hexdigest(): len(data) for data in filled.files}
     sizes = [
@@ -87,7 +97,7 @@ async def test_a_listing_ends_at_a_time(filled: Filled, client: PictRs) -> None:
     time = datetime.now(UTC)
     newer = [filled.server.stored(good()) for _ in range(3)]
     until = {entry.hex for entry in await client.stored_before(time)}
-    listed = {alias async for entry in client.newest(until) for alias in entry.aliases}
+    listed = {alias for entry in await entries_of(client, until) for alias in entry.aliases}
     assert set(newer) <= listed
     # Where nothing is older, pict-rs on PostgreSQL answers with the newest.
     long_ago = datetime(2020, 1, 1, tzinfo=UTC)
@@ -99,7 +109,7 @@ async def test_a_listing_ends_at_a_time(filled: Filled, client: PictRs) -> None:
 async def test_a_file_is_purged_once_with_all_its_aliases(filled: Filled, client: PictRs) -> None:
     data = good()
     first, second = filled.server.stored(data), filled.server.stored(data)
-    [entry] = [entry async for entry in client.newest() if first in entry.aliases]
+    [entry] = [entry for entry in await entries_of(client) if first in entry.aliases]
     assert set(entry.aliases) == {first, second}
     assert set(await client.look(entry.hex, [first])) == {first, second}
     assert set(await client.look(entry.hex, [])) == {first, second}
@@ -128,6 +138,7 @@ async def test_nothing_is_left_out_when_files_are_purged_during_the_listing(
     removed = aliases[99:103]  # the next page would begin with one of them
     seen: list[str] = []
     async for entry in client.newest():
+        assert isinstance(entry, StoredHash)
         seen += entry.aliases
         if len(seen) == 99:
             for alias in removed:
@@ -139,3 +150,36 @@ async def test_a_wrong_key_is_named(filled: Filled) -> None:
     async with PictRs(filled.server.url, "not the key") as client:
         with pytest.raises(PictRsError, match="does not take the API key"):
             await client.page()
+
+
+def names_in(folder: Path) -> Iterator[Path]:
+    """The files below a folder from which some are removed meanwhile."""
+    for found, _, names in os.walk(folder):
+        yield from (Path(found, name) for name in names)
+
+
+async def test_a_file_that_the_store_has_lost_is_passed_over_and_named(
+    filled: Filled, client: PictRs
+) -> None:
+    server = filled.server
+    if server.kind.is_stand_in:
+        pytest.skip("the stand-in has no store that could lose a file")
+    others = server.aliases()
+    store = server.log.parent / "files"
+    before = set(names_in(store))
+    # What nobody claims has no blurhash yet, which is made while it is listed.
+    server.upload_backgrounded(good(), claim=False)
+
+    def new() -> list[Path]:
+        return [path for path in names_in(store) if path not in before]
+
+    # What was uploaded has no suffix, and goes when it is ingested.
+    wait_until(lambda: [path.suffix for path in new()] == [".png"], "the ingestion of an upload")
+    new()[0].unlink()
+    with pytest.raises(DamagedError, match="No such file"):
+        await client.page()
+    entries = [entry async for entry in client.newest()]
+    aliases = [a for entry in entries if isinstance(entry, StoredHash) for a in entry.aliases]
+    assert aliases == others
+    [gap] = [entry for entry in entries if isinstance(entry, Gap)]
+    assert "No such file" in gap.message

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -17,8 +17,10 @@ from imagesafety.stored.place import (
     PlaceError,
     PlaceSettingError,
     StoredFile,
+    Unlisted,
 )
 from tests.fake_pict_rs import API_KEY, FakePictRs, HashFormat, fake_pict_rs
+from tests.fake_pict_rs import StoredFile as StoredPictRsFile
 
 
 @pytest.fixture
@@ -70,6 +72,19 @@ async def test_a_hash_of_a_format_that_is_not_known_is_a_name_like_any_other(
     assert await place.remove(file)
     assert await place.look(file) is None
     assert await place.look(as_recorded) is None
+
+
+async def test_a_file_that_pict_rs_fails_to_list_is_named(fake: FakePictRs, place: Place) -> None:
+    fake.store(b"old", "i-png", "old.png")
+    fake.files.append(StoredPictRsFile(b"lost", "i-png", ["lost.png"], is_lost=True))
+    fake.files[-1].stored_at += timedelta(hours=1)
+    await place.check()
+    unlisted, old = [entry async for entry in place.files("", None)]
+    assert isinstance(unlisted, Unlisted)
+    assert "stored before 2" in unlisted.name
+    assert "prune_missing" in unlisted.message
+    assert isinstance(old, StoredFile)
+    assert old.aliases == ("old.png",)
 
 
 async def test_a_file_one_alias_of_which_was_deleted_is_still_there(
