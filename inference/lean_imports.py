@@ -8,6 +8,7 @@ takes. None of it runs in a forward pass of most models.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import importlib.util
 import logging
@@ -30,17 +31,31 @@ def import_open_clip(source: ModelSource, *, device: str, backend: str) -> None:
 
     Afterwards each package can be imported as ever; open_clip goes on without those left out.
     """
-    import torch
+    with _uncollected():
+        import torch
 
-    on_cpu = device == "cpu" or not torch.cuda.is_available()
-    try:
-        with _left_out(_not_needed(source)), contextlib.ExitStack() as stack:
-            if on_cpu and backend != "compiled":  # which nothing else compiles for
-                stack.enter_context(_without_compiler())
+        on_cpu = device == "cpu" or not torch.cuda.is_available()
+        try:
+            with _left_out(_not_needed(source)), contextlib.ExitStack() as stack:
+                if on_cpu and backend != "compiled":  # which nothing else compiles for
+                    stack.enter_context(_without_compiler())
+                importlib.import_module("open_clip")
+        except Exception as error:  # another version may need what this one does not
+            log.debug("open_clip is imported with all that it can use: %s", error)
             importlib.import_module("open_clip")
-    except Exception as error:  # another version may need what this one does not
-        log.debug("open_clip is imported with all that it can use: %s", error)
-        importlib.import_module("open_clip")
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Import without looking for garbage: modules stay, and the search is a sixth of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()  # nor is what is there by now looked at again
+        if enabled:
+            gc.enable()
 
 
 def _not_needed(source: ModelSource) -> Collection[str]:
