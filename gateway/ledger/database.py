@@ -120,7 +120,7 @@ def _parse(url: str) -> URL:
 
 
 def _check_options(engine: Engine) -> None:
-    """Raises psycopg.ProgrammingError where the URL has an option that is none."""
+    """Raise psycopg.ProgrammingError for an unknown option in the URL."""
     _, options = engine.dialect.create_connect_args(engine.url)
     ours = ("context", "autocommit", "prepare_threshold", "row_factory", "cursor_factory")
     make_conninfo(**{name: value for name, value in options.items() if name not in ours})
@@ -239,7 +239,7 @@ def _bring_up_to_date(connection: Connection) -> None:
 
 
 def _advance_sequence(connection: Connection, table: Table) -> None:
-    """Has new rows numbered behind those that are there: a backup may be restored without."""
+    """Number new rows behind the present ones: a backup may be restored without its sequences."""
     name = connection.scalar(select(func.pg_get_serial_sequence(table.name, "seq")))
     last = connection.scalar(select(func.max(table.c.seq)))
     if name is None or last is None:
@@ -249,7 +249,7 @@ def _advance_sequence(connection: Connection, table: Table) -> None:
 
 
 def _refuse_others(connection: Connection) -> None:
-    """Raises LedgerError where a table that has the name of one of ours is none of ours."""
+    """Raise LedgerError for a table of another program that has the name of one of ours."""
     inspector = inspect(connection)
     for name in set(inspector.get_table_names()) & set(metadata.tables):
         found = {column["name"] for column in inspector.get_columns(name)}

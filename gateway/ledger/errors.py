@@ -49,9 +49,9 @@ def is_locked(error: Exception) -> bool:
 
 
 def is_without_tables(error: Exception) -> bool:
-    """Whether tables are not there, or not as they are to be: somebody took them away.
+    """True if tables are missing or not as expected: somebody removed them.
 
-    Or put them back from a backup without the numbers that their next rows are to have.
+    Or restored them from a backup without the numbers for their next rows.
     """
     source = error.orig if isinstance(error, DBAPIError) else None
     if isinstance(source, psycopg.Error):
@@ -62,7 +62,7 @@ def is_without_tables(error: Exception) -> bool:
 
 
 def may_be_of_the_session(error: Exception) -> bool:
-    """Whether a new connection may not have it: it has what was changed for a role or database."""
+    """True if a new connection may be without it: changes of a role or database hold for those."""
     source = error.orig if isinstance(error, DBAPIError) else None
     return isinstance(source, psycopg.Error) and source.sqlstate in (*_GONE, *_EXPECTED)
 
@@ -78,4 +78,4 @@ def reason(error: BaseException) -> str:
     text, name = " ".join(text.split()), type(source).__name__
     if type(source).__module__ != "builtins" or isinstance(source, OSError):
         return text or name
-    return f"{name}: {text}" if text else name  # a driver's own mistake, which says little
+    return f"{name}: {text}" if text else name  # an error inside the driver, whose text says little

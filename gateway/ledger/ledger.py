@@ -172,7 +172,7 @@ class Ledger:
             await asyncio.sleep(ADOPT_SECONDS)
 
     async def _watch_policies(self) -> None:
-        """Writes texts of policies again that are gone, and notices a database that is."""
+        """Write missing texts of policies again; notice an emptied database without uploads."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             stored = self._policies.stored

@@ -26,14 +26,14 @@ class OccasionalLog:
 
 
 class ReasonLog:
-    """Logs an error when its reason is new, and while it lasts once in `seconds`."""
+    """Log an error when its reason is new, and while it lasts once in `seconds`."""
 
     def __init__(self, seconds: float = 600.0) -> None:
         self._seconds = seconds
         self._until: dict[str, float] = {}
 
     def is_due(self, why: str) -> bool:
-        """Whether this reason is to be logged now; it is taken to be."""
+        """True if this reason must be logged now; the caller does so."""
         now = time.monotonic()
         # Those of before count too: where two take turns, neither is news.
         self._until = {reason: until for reason, until in self._until.items() if until > now}
@@ -43,10 +43,10 @@ class ReasonLog:
         return True
 
     def error(self, message: str, why: str) -> None:
-        """Logs a message with its reason, if that is due."""
+        """Log a message with its reason, if that is due."""
         if self.is_due(why):
             log.error("%s: %s", message, why)
 
     def end(self) -> None:
-        """Forgets the reasons: when one comes again, that is news."""
+        """Forget the reasons: when one comes again, that is news."""
         self._until.clear()

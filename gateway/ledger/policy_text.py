@@ -54,23 +54,23 @@ class NotedPolicies:
 
     @property
     def stored(self) -> frozenset[str]:
-        """The digests of those that the database is said to have."""
+        """The digests of those that the database has, as far as we know."""
         return frozenset(self._stored)
 
     def mark_missing(self, digests: Collection[str]) -> None:
-        """Has these written again: others may have deleted them for want of decisions."""
+        """Mark these as to be written again: others may have deleted them as unused."""
         self._stored.difference_update(digests)
 
     def mark_unspooled(self) -> None:
-        """Says that the spool has none any more."""
+        """Note that the spool has none any more."""
         self._spooled.clear()
 
     def write_again(self) -> None:
-        """Has all of them written again."""
+        """Mark all of them as to be written again."""
         self._stored.clear()
 
 
 def missing_policies(connection: Connection, digests: Collection[str]) -> frozenset[str]:
-    """Those of the digests whose texts the database has not."""
+    """The digests whose texts are missing in the database."""
     found = connection.scalars(select(table.c.digest).where(table.c.digest.in_(digests)))
     return frozenset(digests) - frozenset(found)

@@ -235,7 +235,7 @@ class Store:
             work(connection)
 
     def _unavailable(self, error: Exception) -> LedgerUnavailableError:
-        """The error to raise; has the tables made again if they are gone."""
+        """The error to raise; marks missing tables as to be made again."""
         if is_without_tables(error):
             self.ready = False
         if may_be_of_the_session(error):

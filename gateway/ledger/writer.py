@@ -123,7 +123,7 @@ class Writer:
         self._work.set()
 
     def doubt(self) -> None:
-        """Finds out whether the database can be used: somebody else could not."""
+        """Try the database soon: a transaction of others has failed."""
         self._in_doubt = True
         self._work.set()
 

@@ -72,7 +72,7 @@ class ChangePlan:
             self.changes.append(("added", new))
 
     def put_back(self, entries: Iterable[Override], existing: Iterable[Override]) -> None:
-        """Adds entries that were in force before, as they were.
+        """Add entries that were in force before, as they were.
 
         Of two that can't both be in force, the newer one stays, but an entry with a look gives way
         to no entry that says the same of the bytes alone. `existing` is as in `add`.

@@ -61,7 +61,7 @@ def replace(
 
 
 def put_back(connection: Connection, entries: Sequence[Override]) -> int:
-    """Adds entries that the database has lost, as they were; how many.
+    """Add entries that the database has lost, as they were; return the number.
 
     Not those that it has, which another gateway has put back, nor those that were removed since.
     Where only the history is lost, it begins anew.

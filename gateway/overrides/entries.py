@@ -42,7 +42,7 @@ class NewOverride:
 
     @classmethod
     def of(cls, entry: Override) -> NewOverride:
-        """What an entry in force says."""
+        """The content of an entry in force."""
         return cls(entry.action, entry.sha256, entry.pdq, entry.rule, entry.note, entry.decision_id)
 
     def checked(self) -> NewOverride:

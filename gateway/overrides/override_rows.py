@@ -121,10 +121,10 @@ def last_mark(connection: Connection) -> Mark | None:
 
 
 def has_lost(connection: Connection, mark: Mark | None, entries: int) -> bool:
-    """Whether the database has lost overrides: those of a set of so many, of the change `mark`.
+    """True if the database has lost overrides of a set of `entries`, whose last change is `mark`.
 
-    An empty history is of a database that is new or was emptied, one without the change `mark` of
-    one that was replaced. While there is no newer change, the entries are as many, too.
+    A history that is empty belongs to a new or emptied database, and one without `mark` to another
+    one. While `mark` is the last change, the database has as many entries.
     """
     columns = override_changes.c
     known = select(columns.seq)
@@ -217,7 +217,7 @@ def record(
     why: str,
     at: int,
 ) -> None:
-    """Adds to the history what was done."""
+    """Add changes to the history."""
     if done:
         connection.execute(
             insert(override_changes),

@@ -211,9 +211,9 @@ class OverrideStore:
         return old
 
     async def _put_back(self, known: Sequence[Override]) -> Delta:
-        """Writes entries back that the database has lost; returns all that are in force then.
+        """Write back the entries that the database has lost; return all that are in force then.
 
-        Raises LedgerUnavailableError. It is begun anew then, and adds nothing twice.
+        Raises LedgerUnavailableError; the next try begins anew, and adds nothing twice.
         """
         lost = await self._ledger.transaction(lost_entries)
         entries = list({entry.id: entry for entry in (*lost, *known)}.values())
@@ -288,7 +288,7 @@ class OverrideStore:
 
 
 def _sound_delta(connection: Connection, seq: int, mark: Mark | None, entries: int) -> Delta | None:
-    """What was changed since `seq`; None if the database has lost overrides."""
+    """The changes since `seq`; None if the database has lost overrides."""
     # Looked at last, so that nothing that is lost meanwhile is taken for removed.
     delta = delta_since(connection, seq, MOST_STEPS)
     if has_lost(connection, mark, entries) or (seq < 0 and lost_entries(connection)):
