@@ -101,7 +101,8 @@ def _memory(end: ChildEnd, memory: MemoryFacts, needed_gb: float) -> str:
         parts = [f"the machine has {_size(memory.machine_bytes)}"]
     else:
         parts = [f"the limit is {_size(memory.limit_bytes)}"]
-    if end.most_bytes:
+    # Pages of files that other containers have read too are in its peak, and not in its limit.
+    if 0 < end.most_bytes < (memory.limit_bytes or memory.machine_bytes):
         parts.append(f"it had used up to {_size(end.most_bytes)}")
     if needed_gb:
         parts.append(f"this model needs about {needed_gb} GB")
