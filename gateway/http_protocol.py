@@ -1,7 +1,7 @@
 """uvicorn's HTTP protocol, with what it leaves open closed.
 
 The time of a request's first byte (the time budget starts there, not at the end of its headers), a
-bound on the size and the time of headers, and JSON for what is no HTTP.
+bound on the size and the time of headers, trailers that are dropped, and JSON for what is no HTTP.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     header_seconds = 8.0
     _header_bytes = 0
     _reads_headers = False
+    _moved = False  # the last bytes brought a body, or the end of headers
     _is_last = False
     _late: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
+        self._moved = False
         super().data_received(data)
-        if self._reads_headers:
+        if not self._moved:  # headers so far, or trailers
             self._header_bytes += len(data)
             if self._header_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
                 self.send_400_response("the headers are too large")
@@ -41,8 +43,19 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._reads_headers, self._header_bytes = True, 0
         self._late = self.loop.call_later(self.header_seconds, self._give_up)
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; trailers are none (RFC 9110, section 6.5.1), and proxies hand them on."""
+        if self._reads_headers:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """Bytes of the body."""
+        self._moved, self._header_bytes = True, 0
+        super().on_body(body)
+
     def on_headers_complete(self) -> None:
         """The last byte of the headers."""
+        self._moved, self._header_bytes = True, 0
         self._stop_waiting()
         super().on_headers_complete()
         if self._is_last and self.cycle is not None:

@@ -43,7 +43,7 @@ MEDIA_TYPES = frozenset(
 LINGER_SECONDS = 2.0  # for how long a body is read that nobody needs any more
 # A body so small that comes so fast is there whole before inference is called: it may be known.
 SMALL_BYTES, SMALL_SECONDS = 256 * 1024, 0.002
-MOST_USER_AGENT = 200  # characters
+MOST_USER_AGENT, MOST_MEDIA_TYPE = 200, 100  # characters
 AfterBody = Callable[[], Awaitable[None]]
 CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody is there to read it
 
@@ -147,7 +147,7 @@ class Scanner:
 
     def _admitted(self, request: Request, body: Upload) -> ExaminationRequest:
         """The upload as it is to be examined. Raises RefusedError."""
-        user_agent = _printable(request.headers.get("user-agent", ""))
+        user_agent = _printable(request.headers.get("user-agent", ""), MOST_USER_AGENT)
         try:
             upload = self._admit(request, body, user_agent)
         except RefusedError as refused:
@@ -193,10 +193,10 @@ class Scanner:
                 if not await upload.upload.gather(SMALL_BYTES, SMALL_SECONDS):
                     where = "the form's part" if upload.upload.is_form else "the request's body"
                     raise RefusedError(400, "empty_body", f"{where} is empty; expected a file")
-                if upload.media_type:  # a form may give none: inference goes by the bytes
-                    _check_media_type(upload.media_type)
+                _check_form_type(upload.media_type)
                 return await self._examiner.examine(upload, started + budget - margin)
         except TimeoutError:
+            _check_form_type(upload.media_type)  # the part's headers may have come, and no more
             return Examined(Unscored(Cause.DEADLINE, "the time budget ran out"))
         except MalformedFormError as error:
             raise RefusedError(400, "malformed_form", str(error)) from error
@@ -276,13 +276,20 @@ def _check_media_type(media_type: str) -> None:
     """Raises RefusedError for what is not scanned."""
     if media_type not in MEDIA_TYPES:
         scanned = ", ".join(sorted(MEDIA_TYPES))
-        message = f"{media_type or 'no Content-Type'} is not scanned; {scanned} are"
+        declared = _printable(media_type, MOST_MEDIA_TYPE) or "no Content-Type"
+        message = f"{declared} is not scanned; {scanned} are"
         raise RefusedError(415, "unsupported_media_type", message)
 
 
-def _printable(text: str) -> str:
+def _check_form_type(media_type: str) -> None:
+    """Raises RefusedError too; a form may declare none, and inference goes by the bytes."""
+    if media_type:
+        _check_media_type(media_type)
+
+
+def _printable(text: str, most: int) -> str:
     """A header's value, not longer than a log should have to hold, without control characters."""
-    bounded = text[:MOST_USER_AGENT]
+    bounded = text[:most]
     return "".join(character if character.isprintable() else "?" for character in bounded)
 
 

@@ -323,6 +323,24 @@ async def test_types_that_are_not_scanned(
     assert (answer.status, answer.body["error"]) == (415, "unsupported_media_type")
 
 
+async def test_a_type_that_is_not_scanned_is_no_upload_that_came_too_late(tmp_path: Path) -> None:
+    async with (
+        scripted(harmless) as (target, _),
+        off_loop(gateway(target, "--time-budget", "1", data_folder=tmp_path)) as here,
+    ):
+        for declared in ("text/plain", f"image/{'x' * 4000}", "image/\x9bm"):
+            head, _, _ = form(GOOD, DISPOSITION, f"Content-Type: {declared}").partition(GOOD)
+            connection = await Connection.to(here.address)
+            await connection.begin((FORM,))
+            await connection.chunk(head)
+            answer = await connection.answer()
+            await connection.close()
+            assert (answer.status, answer.body["error"]) == (415, "unsupported_media_type")
+            assert len(answer.body["message"]) < 300
+            assert answer.body["message"].isprintable()
+        assert rows(tmp_path) == []
+
+
 async def test_a_form_without_types_is_judged_by_its_bytes(pair: Pair) -> None:
     answer = await upload(pair.gateway, (FORM,), form(b"this is no picture"))
     assert (answer.status, answer.body["cause"]) == (406, "undecodable")

@@ -268,6 +268,22 @@ async def test_what_is_no_http_is_answered_and_headers_are_bounded(start: Start)
         assert (await post(here.address, GOOD)).status == 200
 
 
+async def test_trailers_are_no_headers_and_are_bounded(start: Start) -> None:
+    body = b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n"
+    async with scripted(accept) as (target, _):
+        flags = ("--trusted-proxies", "127.0.0.0/8", "--allowed-networks", "192.0.2.1")
+        here = await start(target, *flags)
+        for forwarded, status in ((b"192.0.2.1", 200), (b"198.51.100.1", 401)):
+            request = REQUEST + b"X-Forwarded-For: " + forwarded + b"\r\n" + body
+            trailers = b"X-Forwarded-For: 192.0.2.1\r\nContent-Type: text/plain\r\n\r\n"
+            answer, _ = await raw(here.address, request + trailers)
+            assert answer.startswith(b"HTTP/1.1 %d " % status)
+        allowed = REQUEST + b"X-Forwarded-For: 192.0.2.1\r\n" + body
+        for endless in (b"X: " + b"y" * 1_000_000, b"X: y\r\n" * 100_000):
+            answer, _ = await raw(here.address, allowed + endless)
+            assert b"the headers are too large" in answer
+
+
 async def test_secrets_open_from_anywhere_and_only_they_do(start: Start) -> None:
     async with scripted(accept) as (target, _):
         flags = ("--client-secrets", "lemmy:0123456789abcdef", "--allowed-networks", "10.0.0.0/8")
