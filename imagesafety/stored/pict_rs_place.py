@@ -116,7 +116,7 @@ def _stored(entry: StoredHash) -> StoredFile:
 
 def _unlisted(gap: Gap) -> Unlisted:
     name = f"a file stored before {gap.before.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
-    advice = "its /internal/prune_missing forgets files that its store has lost"
+    advice = "in 0.5, its /internal/prune_missing forgets files that its store has lost"
     return Unlisted(
         name, f"pict-rs fails to list it ({one_line(Exception(gap.message))}); {advice}"
     )

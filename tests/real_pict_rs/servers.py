@@ -58,6 +58,11 @@ class Kind:
         """Whether it posts a file to its validator in a form that says what it calls the file."""
         return self.release.startswith("0.6")
 
+    @property
+    def forgets_what_is_lost(self) -> bool:
+        """Whether it can be asked to; 0.6.0-rc.6 takes the request, and forgets nothing."""
+        return self.release.startswith("0.5")
+
     def __str__(self) -> str:
         return (
             f"stand-in-{self.release}" if self.is_stand_in else f"{self.release}-{self.repository}"
@@ -146,6 +151,14 @@ class Server:
     def identifier(self, alias: str) -> str:
         """What it calls a file in its store."""
         return str(self._internal("GET", "identifier", alias=alias).json()["identifier"])
+
+    def prune_missing(self) -> None:
+        """Has it forget files that its store has lost."""
+        assert self._internal("POST", "prune_missing").is_success
+
+    def lists(self) -> bool:
+        """Whether it lists its files."""
+        return self._internal("GET", "hashes", limit="100").is_success
 
     def page(self, **query: str) -> dict[str, Any]:
         answer = self._internal("GET", "hashes", **query)

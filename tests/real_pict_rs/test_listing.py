@@ -84,11 +84,12 @@ async def test_all_are_listed_page_by_page_from_the_newest(filled: Filled, clien
 
 
 async def test_a_file_is_found_by_its_bytes(filled: Filled, client: PictRs) -> None:
-    aliases = filled.server.aliases()[::-1]
+    aliases = {entry.size: entry.aliases for entry in await entries_of(client)}
     for number in (0, FILES // 2, FILES - 1):
+        data = filled.files[number]
         for at in (None, datetime(2020, 1, 1, tzinfo=UTC)):
-            assert await find(client, filled.files[number], at) == (aliases[number],)
-    assert await fetched(client, aliases[0]) == filled.files[0]
+            assert await find(client, data, at) == aliases[len(data)]
+        assert await fetched(client, aliases[len(data)][0]) == data
     assert await find(client, png(FILES)) == ()
     assert await find(client, png(FILES), datetime(2020, 1, 1, tzinfo=UTC)) == ()
 
@@ -158,13 +159,8 @@ def names_in(folder: Path) -> Iterator[Path]:
         yield from (Path(found, name) for name in names)
 
 
-async def test_a_file_that_the_store_has_lost_is_passed_over_and_named(
-    filled: Filled, client: PictRs
-) -> None:
-    server = filled.server
-    if server.kind.is_stand_in:
-        pytest.skip("the stand-in has no store that could lose a file")
-    others = server.aliases()
+def lose_a_file(server: Server) -> None:
+    """Uploads a file, which goes before it was listed for the first time."""
     store = server.log.parent / "files"
     before = set(names_in(store))
     # What nobody claims has no blurhash yet, which is made while it is listed.
@@ -176,6 +172,19 @@ async def test_a_file_that_the_store_has_lost_is_passed_over_and_named(
     # What was uploaded has no suffix, and goes when it is ingested.
     wait_until(lambda: [path.suffix for path in new()] == [".png"], "the ingestion of an upload")
     new()[0].unlink()
+
+
+async def test_a_file_that_the_store_has_lost_is_passed_over_and_named(
+    filled: Filled, client: PictRs
+) -> None:
+    server = filled.server
+    if server.kind.is_stand_in:
+        pytest.skip("the stand-in has no store that could lose a file")
+    others = server.aliases()
+    for _ in range(3):  # on a busy machine, an upload may fail after it was stored
+        lose_a_file(server)
+        if not server.lists():
+            break
     with pytest.raises(DamagedError, match="No such file"):
         await client.page()
     entries = [entry async for entry in client.newest()]
@@ -183,3 +192,7 @@ async def test_a_file_that_the_store_has_lost_is_passed_over_and_named(
     assert aliases == others
     [gap] = [entry for entry in entries if isinstance(entry, Gap)]
     assert "No such file" in gap.message
+    if server.kind.forgets_what_is_lost:
+        server.prune_missing()
+        wait_until(server.lists, "pict-rs forgets what is lost")
+        assert server.aliases() == others
