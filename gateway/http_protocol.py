@@ -1,7 +1,8 @@
 """uvicorn's HTTP protocol, with what it leaves open closed.
 
 The time of a request's first byte (the time budget starts there, not at the end of its headers), a
-bound on the size and the time of headers, trailers that are dropped, and JSON for what is no HTTP.
+bound on the size and the time of headers, trailers that are dropped, offers of other protocols that
+cost no body, and JSON for what is no HTTP.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from array import array
+from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEADER_BYTES = 64 * 1024
@@ -21,11 +25,18 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """One connection."""
 
     header_seconds = 8.0
+    parser: _Parser
+    _first_byte: float | None = None  # of a request whose head is parsed again
     _header_bytes = 0
     _reads_headers = False
     _moved = False  # the last bytes brought a body, or the end of headers
     _is_last = False
     _late: asyncio.TimerHandle | None = None
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.parser = _Parser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
@@ -39,7 +50,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The first byte of a request."""
         super().on_message_begin()
-        self.scope["state"][FIRST_BYTE] = time.monotonic()
+        self.scope["state"][FIRST_BYTE] = self._first_byte or time.monotonic()
+        self._first_byte = None
         self._reads_headers, self._header_bytes = True, 0
         self._late = self.loop.call_later(self.header_seconds, self._give_up)
 
@@ -57,9 +69,24 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """The last byte of the headers."""
         self._moved, self._header_bytes = True, 0
         self._stop_waiting()
+        if self.parser.offers_protocol():
+            return
         super().on_headers_complete()
         if self._is_last and self.cycle is not None:
             self.cycle.keep_alive = False
+
+    def on_message_complete(self) -> None:
+        """The end of the request."""
+        if not self.parser.offers_protocol():
+            super().on_message_complete()
+
+    def head_without_offer(self) -> bytes:
+        """The head of the request that has just been parsed, without the header Upgrade."""
+        self._first_byte = self.scope["state"][FIRST_BYTE]
+        version = self.parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
+        lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
 
     def shutdown(self) -> None:
         """The server stops: what has begun is answered, a request that is still coming too."""
@@ -98,3 +125,33 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._late is not None:
             self._late.cancel()
             self._late = None
+
+
+class _Parser(httptools.HttpRequestParser):
+    """Parses a request that offers another protocol as if it did not (RFC 9110, section 7.8).
+
+    Else its body would be lost, or taken for the next request. Java's client and `curl --http2`
+    offer HTTP/2.
+    """
+
+    def __init__(self, protocol: BoundedHttpProtocol) -> None:
+        super().__init__(protocol)
+        self._protocol = protocol
+
+    def offers_protocol(self) -> bool:
+        """Say whether the head just parsed will be parsed again, without its offer.
+
+        That of a last request is not: what follows it cannot be had back from the parser.
+        """
+        again: bool = self.should_upgrade() and self.should_keep_alive()
+        return again and self.get_method() != b"CONNECT"
+
+    def feed_data(self, data: bytes | bytearray | memoryview | array[int]) -> None:
+        """Parse the next bytes."""
+        while True:
+            try:
+                return super().feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                if not self.offers_protocol():
+                    raise
+                data = self._protocol.head_without_offer() + bytes(data[offer.args[0] :])

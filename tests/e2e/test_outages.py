@@ -284,6 +284,32 @@ async def test_trailers_are_no_headers_and_are_bounded(start: Start) -> None:
             assert b"the headers are too large" in answer
 
 
+async def test_who_offers_another_protocol_loses_no_body(start: Start) -> None:
+    offer = REQUEST + b"Connection: Upgrade, HTTP2-Settings\r\nUPGRADE: h2c\r\n"
+    chunked = offer + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    sized = offer + b"Content-Length: 3\r\n\r\nabc"
+    probe = b"GET /livez HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    last = b"GET /livez HTTP/1.1\r\nConnection: close, Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    data = chunked + probe + sized + last
+    async with scripted(accept) as (target, _):
+        here = await start(target, "--time-budget", "5")
+        host, port = here.address.split(":")
+        for step in (len(data), 100, 1):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            for at in range(0, len(data), step):
+                writer.write(data[at : at + step])
+                await writer.drain()
+            answers = await asyncio.wait_for(reader.read(), 20)
+            writer.close()
+            assert answers.count(b"HTTP/1.1 200 ") == answers.count(b"HTTP/1.1 ") == 4
+            assert answers.endswith(b"ok\n")
+        answer, seconds = await raw(here.address, offer, b"Content-Length: 3\r\n\r\nab", pause=1)
+        assert b'"deadline"' in answer
+        assert seconds < 5  # from the first byte that came
+        answer, _ = await raw(here.address, b"CONNECT here:1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b'"malformed_request"' in answer
+
+
 async def test_secrets_open_from_anywhere_and_only_they_do(start: Start) -> None:
     async with scripted(accept) as (target, _):
         flags = ("--client-secrets", "lemmy:0123456789abcdef", "--allowed-networks", "10.0.0.0/8")
