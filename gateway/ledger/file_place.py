@@ -1,4 +1,4 @@
-"""Notices when a file is moved away or replaced while it is open."""
+"""Notices when a file is moved away, replaced or emptied while it is open."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ class FilePlace:
             self._identity = found.st_dev, found.st_ino
 
     def is_ours(self) -> bool:
-        """Whether the file that was remembered is there."""
+        """Whether the file that was remembered is there, with anything in it.
+
+        Of one that was emptied, SQLite deletes the log to which we still write.
+        """
         if self.file is None:
             return True
         try:
             found = self.file.stat()
         except OSError:
             return False
-        return self._identity == (found.st_dev, found.st_ino)
+        return found.st_size > 0 and self._identity == (found.st_dev, found.st_ino)

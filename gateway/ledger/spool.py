@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gateway.ledger.policy_text import PolicyText
 from gateway.ledger.spool_lines import ROW_MARK, line_of_policy, line_of_row
-from gateway.ledger.spool_owner import SUFFIX, Owner
+from gateway.ledger.spool_owner import SUFFIX, Owner, is_gone
 
 MOST_BYTES = 4 * 1024 * 1024  # in a file; then the next one begins
 COUNTED_BYTES = 64 * 1024 * 1024  # of files of dead processes; of more, rows are estimated
@@ -143,10 +143,21 @@ class Spool:
 
     def _own(self) -> str:
         """The token of our own files. Raises OSError."""
+        if self._owner is not None and self._owner.is_gone:
+            self._disown(self._owner)
         if self._owner is None:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._owner = Owner.new(self._folder)
         return self._owner.token
+
+    def _disown(self, owner: Owner) -> None:
+        """Begin anew after somebody removed our lock, most likely with the whole folder."""
+        self._seal()
+        self._owner = None
+        if any(file.token == owner.token for file in self._waiting):
+            self._adopted[owner.token] = owner
+        else:
+            owner.leave()
 
     def _take_over(self, token: str) -> list[Path]:
         """The files of a dead process, which are ours then; none while it lives."""
@@ -187,6 +198,8 @@ class Spool:
             file.path.unlink(missing_ok=True)
 
     def _current(self) -> SpoolFile:
+        if self._open is not None and is_gone(self._open.path):
+            self._seal()  # nobody would find what is added to it
         if self._open is None:
             token = self._own()
             path = self._folder / f"{self._next_number():010d}-{token}.spool"

@@ -58,6 +58,11 @@ class Owner:
         """What the names of its files have in them."""
         return self._path.stem
 
+    @property
+    def is_gone(self) -> bool:
+        """True if somebody removed it, or moved the folder away."""
+        return is_gone(self._path)
+
     def leave(self) -> None:
         """Lets go of files that are left to whoever comes next."""
         os.close(self._descriptor)
@@ -67,6 +72,14 @@ class Owner:
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
+
+
+def is_gone(path: Path) -> bool:
+    """True if there is no such file; False also where nobody may look."""
+    try:
+        return not path.exists()
+    except OSError:
+        return False
 
 
 def _lock(descriptor: int) -> bool:

@@ -150,7 +150,7 @@ class Store:
         """What is wrong with the place of a SQLite file, if so."""
         if not self._was_ready or self._place.is_ours():
             return None
-        return f"{self._place.file} is gone, or another file is there"
+        return f"{self._place.file} is gone or empty, or another file is there"
 
     def _refuse_elsewhere(self) -> None:
         if (trouble := self.elsewhere()) is not None:

@@ -250,6 +250,8 @@ class Writer:
                 brought += result.rows
                 await self._set_aside(result.refused)
                 await self._spool.discard(file, keep=result.damaged)
+                if not result.rows:  # which says nothing of the database
+                    continue
             elif self._straight and self._spool.is_idle:
                 break
             elif self._straight:

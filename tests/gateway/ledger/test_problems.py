@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -573,3 +574,33 @@ async def test_tables_that_go_from_a_sqlite_file_are_made_again_in_it(tmp_path: 
         shutil.move(file, tmp_path / "elsewhere")
         assert await ledger.record(a_record(), until=soon()) is Stored.SPOOL
     assert not file.exists()
+
+
+async def test_a_sqlite_file_that_is_emptied_in_place_is_filled_again(tmp_path: Path) -> None:
+    file = tmp_path / "ledger.db"
+    async with running_ledger(sqlite_url(file), tmp_path / "spool") as ledger:
+        await ledger.record(a_record(), until=soon())
+        os.truncate(file, 0)
+        records = [a_record() for _ in range(3)]
+        assert await record_all(ledger, records) == [Stored.SPOOL] * 3
+        await drained(ledger, tmp_path / "spool")
+        assert set(ids_in(sqlite_url(file))) >= {record.id for record in records}
+
+
+async def test_a_spool_that_is_removed_while_the_database_is_down_costs_only_its_own_rows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = tmp_path / "data" / "spool"
+    with running_postgres() as server:
+        url = server.new_database()
+        async with running_ledger(url, spool) as ledger:
+            server.stop()
+            assert await ledger.record(a_record(), until=soon()) is Stored.SPOOL
+            shutil.rmtree(spool.parent)
+            records = [a_record() for _ in range(3)]
+            assert await record_all(ledger, records) == [Stored.SPOOL] * 3
+            await become(lambda: "of the spool is gone" in caplog.text, "a look at the spool")
+            server.start()
+            await drained(ledger, spool)
+        assert set(ids_in(url)) == {record.id for record in records}
+    assert caplog.text.count("decisions go to the database again") == 1

@@ -1,6 +1,8 @@
+import contextlib
 import fcntl
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -159,6 +161,39 @@ def test_a_full_disk_loses_only_what_it_did_not_take(spool: Spool, tmp_path: Pat
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     spool.append(written[3:])
     assert drain(spool) == [written[0], written[1], written[3]]
+
+
+@pytest.mark.parametrize("how", ["removed", "moved away", "emptied", "lock removed"])
+@pytest.mark.parametrize("before", [0, 2])
+def test_rows_are_kept_after_the_folder_is_gone(how: str, before: int, tmp_path: Path) -> None:
+    folder, written = tmp_path / "data" / "spool", rows(6)
+    spool = Spool(folder)
+    spool.adopt()
+    if before:
+        spool.append(written[:before])
+    if how == "removed":
+        shutil.rmtree(folder.parent)
+    elif how == "moved away":
+        folder.parent.rename(tmp_path / "elsewhere")
+    else:
+        for path in folder.iterdir():
+            if how == "emptied" or path.suffix == ".owner":
+                path.unlink()
+    for row in written[before:]:
+        spool.append([row])
+        spool.adopt()
+    assert [row for row in all_that_is_left(spool) if row in written[before:]] == written[before:]
+    spool.close()
+    assert list(folder.iterdir()) == []
+
+
+def all_that_is_left(spool: Spool) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = []
+    while (file := spool.oldest()) is not None:
+        with contextlib.suppress(FileNotFoundError):
+            found += read_spool(file.path).rows
+        spool.discard(file)
+    return found
 
 
 def test_only_its_owner_can_read_the_spool(tmp_path: Path) -> None:
