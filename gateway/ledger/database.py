@@ -90,7 +90,7 @@ def open_engine(
         engine = create_engine(parsed, connect_args=arguments, **options)
         if not sqlite:
             _check_options(engine)
-    except (ArgumentError, ImportError, psycopg.ProgrammingError) as error:
+    except (ArgumentError, ImportError, ValueError, TypeError, psycopg.Error) as error:
         raise LedgerError(f"the database URL can't be used: {reason(error)}") from error
     if file := sqlite_file(engine):
         _prepare_sqlite(engine, file)

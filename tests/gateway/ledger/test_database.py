@@ -70,6 +70,8 @@ def test_a_newer_database_is_refused(url: str) -> None:
     [
         ("nonsense", "can't be read"),
         ("", "can't be read"),
+        ("sqlite:////tmp/ledger.db?timeout=soon", "can't be used"),
+        ("sqlite:////tmp/ledger.db?timeout=1&timeout=2", "can't be used"),
         ("postgresql://user:hunter2@host:port/name", "can't be read"),
         ("mysql://user:hunter2@host/name", "not mysql"),
         ("postgresql+asyncpg://user:hunter2@host/name", "psycopg, not"),
