@@ -236,7 +236,11 @@ class OverrideStore:
         try:
             await self.refresh()
         except LedgerUnavailableError as error:
-            self._trouble = f"the overrides may be out of date: {error}"
+            before, self._trouble = self._trouble, f"the overrides may be out of date: {error}"
+            # The ledger says what keeps it from writing too, and needs a moment to find out.
+            lasts = before == self._trouble and self._ledger.trouble() is None
+            if lasts and self._mistakes.is_due(str(error)):
+                log.error("the overrides can't be read: %s", error)
         except Exception as error:
             why = reason(error)
             self._trouble = f"the overrides can't be read: {why}"
@@ -265,7 +269,8 @@ class OverrideStore:
         if self._seq < 0:
             self.current = copied
             self._metrics.overrides.set(len(copied))
-            log.warning("the database is down: %d overrides from %s", len(copied), self._copy)
+            words = "until the database can be read, %d overrides from %s are in force"
+            log.warning(words, len(copied), self._copy)
 
     async def _save(self) -> None:
         while True:

@@ -69,3 +69,23 @@ async def test_a_start_without_database_and_copy(tmp_path: Path, content: bytes 
             await store.add([BAD], "me", "seen")
         async with running_store(url, copy) as store:
             assert len(store.current) == 1
+
+
+async def test_overrides_that_alone_can_not_be_read_are_one_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with running_postgres() as server:
+        url = server.new_database()
+        role, name = server.new_name(), url.partition("@/")[2].partition("?")[0]
+        server.run(f"create role {role} login", f"grant all on schema public to {role}", url=url)
+        async with running_store(server.url(name, role), poll_seconds=0.05) as store:
+            await store.add([BAD], "me", "seen")
+            server.run(f"revoke all on overrides from {role}", url=url)
+            await until(lambda: "permission denied" in caplog.text)
+            for _ in range(3):
+                with pytest.raises(LedgerUnavailableError):
+                    await store.refresh()
+            assert store.current.exact(sha(1))
+            server.run(f"grant all on overrides to {role}", url=url)
+            await until(lambda: store.trouble() is None)
+    assert caplog.text.count("permission denied for table overrides") == 1
