@@ -179,9 +179,10 @@ async def test_a_spool_that_can_not_be_read_now_is_read_later(file: Path, tmp_pa
         with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as stranger:
             stranger.execute("BEGIN IMMEDIATE")
             assert set(await record_all(ledger, records)) == {Stored.SPOOL}
+            # Still locked: what was read before can't be written meanwhile.
             with no_more_files():
-                stranger.execute("ROLLBACK")
                 await become(lambda: "open files" in (ledger.trouble() or ""), "it can't be read")
+            stranger.execute("ROLLBACK")
         await drained(ledger, spool)
     assert set(ids_in(url)) >= {record.id for record in records}
 
