@@ -197,6 +197,15 @@ class PictRs(ClosedAtEnd):
                     return entry.aliases
         return ()
 
+    async def lists(self, hash_hex: str) -> bool:
+        """Whether a file is listed, even without aliases; True where that is not known."""
+        slug = slug_of(hash_hex)
+        if slug is None:
+            return True
+        page = await self.page(slug, limit=1)
+        is_there = page.first is not None and page.first.hex == hash_hex
+        return is_there or not (page.first is None or page.has_known_format)
+
     async def stored_before(self, time: datetime) -> tuple[StoredHash, ...]:
         """Return the newest of what was stored before a time with a zone; none if unknown.
 

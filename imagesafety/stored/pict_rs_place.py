@@ -71,6 +71,11 @@ class PictRsPlace:
         if file.size > most:
             raise too_large(most)
         if not file.aliases:
+            try:
+                if not await self._pict_rs.lists(file.name):  # it was just being purged
+                    raise gone()
+            except PictRsError as error:
+                raise _trouble(error) from error
             message = "pict-rs has no alias of it, so nobody can fetch it"
             raise FileTroubleError(UNREADABLE, message)
         for alias in file.aliases:

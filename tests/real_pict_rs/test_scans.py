@@ -38,13 +38,16 @@ def test_a_scan_that_is_killed_and_meets_purges_of_others_removes_what_is_reject
             for alias in gone:
                 assert server.purge(alias).status_code == 200
             _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
+        # What pict-rs has purged by half, when it is listed, has no alias.
+        problems = scan.lines("problem")
+        assert {line["reason"] for line in problems} <= {"UNREADABLE"}, problems
+        assert process.returncode == (1 if problems else 0), errors
         wait_until(lambda: not set(gone) & set(server.aliases()), "purges")
         code, output, errors = scan.run("--action", "purge")
         assert code == 0, errors
         assert f"{len(bad)} would be purged" in output
         assert {line["sha256"] for line in scan.lines("hit")} == bad
-        assert scan.lines("problem") == []
+        assert scan.lines("problem") == problems
         assert set(server.aliases()) == set(aliases) - set(gone)
         code, output, errors = scan.run(*PURGE)
         assert code == 0, errors

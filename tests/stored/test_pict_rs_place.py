@@ -123,6 +123,16 @@ async def test_what_has_no_alias_is_said_to_have_none(fake: FakePictRs, place: P
     assert not await place.remove(file)
 
 
+async def test_what_is_listed_while_it_is_being_purged_is_gone(
+    fake: FakePictRs, place: Place
+) -> None:
+    fake.store(b"a file").aliases.clear()
+    [file] = await listed(place)
+    fake.files.clear()
+    with pytest.raises(FileTroubleError, match="removed before"):
+        await place.read(file, 10)
+
+
 async def test_trouble_of_pict_rs_and_of_a_file_are_told_apart(
     fake: FakePictRs, place: Place
 ) -> None:
