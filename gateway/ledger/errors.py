@@ -62,8 +62,14 @@ def is_without_tables(error: Exception) -> bool:
 
 
 def may_be_of_the_session(error: Exception) -> bool:
-    """True if a new connection may be without it: changes of a role or database hold for those."""
+    """True if a new connection may be without it.
+
+    Changes of a role or database hold for those, and SQLite opens a file only to read where it
+    may not write at the time.
+    """
     source = error.orig if isinstance(error, DBAPIError) else None
+    if isinstance(source, sqlite3.Error):
+        return 0xFF & getattr(source, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY
     return isinstance(source, psycopg.Error) and source.sqlstate in (*_GONE, *_EXPECTED)
 
 

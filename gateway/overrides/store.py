@@ -253,6 +253,16 @@ class OverrideStore:
         while True:
             await asyncio.sleep(self._poll_seconds)
             await self._try_to_refresh()
+            is_known = self._seq >= 0 or bool(self._saved.entries)
+            if is_known and await asyncio.to_thread(self._lacks_copy):
+                self._to_save.set()
+
+    def _lacks_copy(self) -> bool:
+        """True if somebody removed the copy, most likely with the database of the same folder."""
+        try:
+            return self._copy is not None and not self._copy.exists()
+        except OSError:
+            return False
 
     async def _read_copy(self) -> None:
         if self._copy is None:
@@ -286,7 +296,7 @@ class OverrideStore:
                 return
             try:
                 # Together: `refresh` replaces both.
-                entries, mark = self.current.entries, self._mark
+                entries, mark = self.current.entries, self._mark or self._saved.mark
                 await asyncio.to_thread(write_copy, self._copy, entries, mark)
             except CopyError as error:
                 log.warning("the copy of the overrides can't be written: %s", error)

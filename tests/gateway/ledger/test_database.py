@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import insert, inspect, select, text
+from sqlalchemy import create_engine, insert, inspect, select, text
+from sqlalchemy.exc import OperationalError
 
 from gateway.ledger.database import LedgerError, migrate, open_engine, sqlite_url
+from gateway.ledger.errors import may_be_of_the_session
 from gateway.ledger.rows import record_of, row_of
 from gateway.ledger.tables import decisions, metadata
 from tests.gateway.ledger.records import a_record
@@ -110,3 +112,13 @@ def test_only_its_owner_can_read_a_sqlite_ledger(tmp_path: Path) -> None:
     engine.dispose()
     names = ("ledger.db", "ledger.db-wal", "ledger.db-shm")
     assert modes == {folder.name: 0o700, **dict.fromkeys(names, 0o600)}
+
+
+def test_a_file_that_was_opened_only_to_read_is_opened_again(tmp_path: Path) -> None:
+    file = tmp_path / "ledger.db"
+    migrate(open_engine(sqlite_url(file)))
+    engine = create_engine(f"sqlite:///file:{file}?mode=ro&uri=true")
+    with engine.connect() as connection, pytest.raises(OperationalError) as refusal:
+        connection.execute(text("delete from policies"))
+    engine.dispose()
+    assert may_be_of_the_session(refusal.value)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from gateway.ledger.ledger import LedgerUnavailableError
 from gateway.overrides.entries import NewOverride
+from gateway.overrides.saved_copy import read_copy
 from tests.gateway.overrides.drafts import ALLOW, DENY, LOOK, picture, sha
 from tests.gateway.overrides.running import running_store, until
 from tests.gateway.postgres import running_postgres
@@ -89,3 +91,20 @@ async def test_overrides_that_alone_can_not_be_read_are_one_line(
             server.run(f"grant all on overrides to {role}", url=url)
             await until(lambda: store.trouble() is None)
     assert caplog.text.count("permission denied for table overrides") == 1
+
+
+@pytest.mark.parametrize("down", [False, True])
+async def test_a_copy_that_is_removed_is_written_again(down: bool, tmp_path: Path) -> None:
+    copy = tmp_path / "data" / "overrides"
+    with running_postgres() as server:
+        url = server.new_database()
+        async with running_store(url, copy) as store:
+            await store.add([BAD], "me", "seen")
+        before = read_copy(copy)
+        if down:
+            server.stop()
+        async with running_store(url, copy, poll_seconds=0.05) as store:
+            assert store.current.exact(sha(1))
+            shutil.rmtree(copy.parent)
+            await until(copy.exists)
+            assert read_copy(copy) == before
