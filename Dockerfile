@@ -99,7 +99,7 @@ ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     HF_HOME=/weights/huggingface \
     IMAGESAFETY_INFERENCE_CACHE_FOLDER=/cache/imagesafety
 
-# Both services in one container: what takes the place of pictrs-safety by its name alone. Any user
+# Both services in one container, in place of pictrs-safety (deploy/compose.pictrs-safety.yml). Any user
 # may write to /data, because pictrs-safety's compose file says `user: 991:991`.
 FROM inference-runtime AS all-in-one
 COPY --from=all-packages /opt/venv /opt/venv
