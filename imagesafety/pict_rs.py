@@ -133,8 +133,8 @@ class PictRs(ClosedAtEnd):
                     distance = abs(entry.stored_at - at) if entry.stored_at else timedelta()
                     if entry.size in (None, size) and distance <= _NEAR:
                         candidates.append((distance, entry))
-                last = page.hashes[-1].stored_at if page.hashes else None
-                if pages == _MOST_PAGES or (last is not None and last < at - _NEAR):
+                oldest = page.oldest
+                if pages == _MOST_PAGES or (oldest is not None and oldest < at - _NEAR):
                     break
         candidates.sort(key=lambda candidate: candidate[0])
         for _, entry in candidates[:_MOST_FETCHES]:
@@ -287,6 +287,7 @@ class PictRs(ClosedAtEnd):
         """
         newest: set[str] = set()
         earlier: list[str] = []
+        failed: set[str] = set()
         slug: str | None = ""
         reached = timestamp or datetime.now(UTC)
         while slug is not None:
@@ -302,17 +303,20 @@ class PictRs(ClosedAtEnd):
                     page = await self._part(start)
             except DamagedError as error:
                 yield Gap(reached, str(error))
-                if (after := await self._past_damage(reached)) is None:
+                # At the same file again: times that are missing, or sorted wrongly, lead back.
+                if slug in failed or (after := await self._past_damage(reached)) is None:
                     return
+                failed.add(slug)
                 page = after
             if is_lost and page.next == slug:
                 raise PictRsError("pict-rs does not go on with its listing where a page ended")
+            if is_lost:
+                failed.clear()
             newest = newest or {entry.hex for entry in page.hashes}
             yield page
             if page.current is not None:
                 earlier.append(page.current)
-            if page.hashes and page.hashes[-1].stored_at is not None:
-                reached = page.hashes[-1].stored_at
+            reached = page.oldest or reached
             slug = page.next
 
     async def _part(self, slug: str = "", timestamp: datetime | None = None) -> HashPage:

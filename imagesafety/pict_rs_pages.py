@@ -68,6 +68,12 @@ class HashPage:
         return self.hashes[0] if self.hashes else None
 
     @property
+    def oldest(self) -> datetime | None:
+        """The time of its last file, of those for which pict-rs gives one."""
+        times = (entry.stored_at for entry in reversed(self.hashes))
+        return next((time for time in times if time is not None), None)
+
+    @property
     def has_known_format(self) -> bool:
         """Whether hash and slug of its first file are made as `slugs_of` makes them."""
         slug = slug_of(self.hashes[0].hex) if self.hashes else None

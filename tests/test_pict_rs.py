@@ -3,6 +3,7 @@
 Without faults it is tried in tests/real_pict_rs, against this stand-in and the real ones.
 """
 
+import asyncio
 import base64
 import hashlib
 from collections.abc import AsyncIterator, Collection
@@ -322,6 +323,30 @@ async def test_files_that_pict_rs_fails_to_list_are_passed_over_and_named(
     gaps = [entry for entry in entries if isinstance(entry, Gap)]
     assert 1 <= len(gaps) <= len(lost)
     assert all("decode-image" in gap.message for gap in gaps)
+
+
+@pytest.mark.parametrize("without_time", [range(121, 136), range(121, 250), {130}, set()])
+@pytest.mark.parametrize("is_unsorted", [False, True])
+async def test_a_listing_ends_though_times_do_not_lead_past_what_can_not_be_listed(
+    fake: FakePictRs, pict_rs: PictRs, without_time: Collection[int], *, is_unsorted: bool
+) -> None:
+    first = datetime.now(UTC) - timedelta(days=2)
+    for number in range(250):
+        file = fake.store(b"file %d" % number, "i-png", f"{number}.png")
+        minutes = 240 if is_unsorted and number == 121 else number
+        fake.files[-1] = replace(
+            file,
+            is_lost=number == 120,
+            has_details=number not in without_time,
+            stored_at=first + timedelta(minutes=minutes),
+        )
+    async with asyncio.timeout(60):
+        entries = [entry async for entry in pict_rs.newest()]
+    seen = {a for entry in entries if isinstance(entry, StoredHash) for a in entry.aliases}
+    assert seen >= {f"{number}.png" for number in range(121, 250)}
+    assert any(isinstance(entry, Gap) for entry in entries)
+    if len(seen) < 249:
+        assert isinstance(entries[-1], Gap), "what is left out is reported"
 
 
 async def test_a_file_that_pict_rs_fails_to_list_is_told_from_a_failure_of_pict_rs(
