@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.ledger import retention
 from gateway.ledger.database import LedgerError
@@ -73,7 +72,7 @@ class Ledger:
         self._closed = False
 
     async def start(self) -> None:
-        """Brings the database up to date if it can be used, and begins to work.
+        """Bring the database up to date if it can be used, and begin to work.
 
         While it can't be, whatever the reason, rows go to the spool. Raises LedgerError for a spool
         folder that can't be used until somebody changes something: they would have no place then.
@@ -182,7 +181,7 @@ class Ledger:
                 missing = await self.transaction(partial(missing_policies, digests=stored))
             except LedgerUnavailableError:
                 continue  # the writer reports it
-            except SQLAlchemyError as error:
+            except Exception as error:  # whatever a driver raises: the next look may go well
                 log.debug("the texts of policies can't be looked for: %s", reason(error))
                 continue
             if missing:

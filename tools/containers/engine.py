@@ -26,7 +26,7 @@ _TAIL: Final = 30  # lines of a failed command's output that are shown
 
 
 class NoEngineError(Exception):
-    """There is no engine to be had here; the message says why."""
+    """No engine can be had here; the message says why."""
 
 
 class CommandError(Exception):
@@ -65,7 +65,7 @@ class Engine:
         )
 
     def answers(self) -> bool:
-        """Whether the engine answers."""
+        """True if the engine answers."""
         with contextlib.suppress(CommandError):
             return bool(self.docker("version", "--format", "{{.Server.Version}}", seconds=20))
         return False
@@ -133,7 +133,7 @@ def _clients() -> list[str]:
 
 
 def _builds(client: str) -> bool:
-    """Whether a client can use BuildKit: built in up to version 20.10, a plugin since 23."""
+    """True if a client can use BuildKit: built in up to version 20.10, a plugin since 23."""
     with contextlib.suppress(CommandError):
         if "Docker version 20." in run_command(client, "--version"):
             return True
@@ -185,8 +185,11 @@ def _started(daemon: str, client: str, folder: Path) -> Iterator[Engine]:
                 return
         finally:
             process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            try:
                 process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
     lines = log.read_text(errors="replace").splitlines()
     raise NoEngineError(f"Debian's engine does not start: {lines[-1] if lines else 'no reason'}")
 

@@ -1,4 +1,4 @@
-"""A Compose project: the shipped file beside a pict-rs, and what is asked of both from outside."""
+"""A Compose project: the shipped file beside a pict-rs, and questions to both from outside."""
 
 from __future__ import annotations
 
@@ -111,8 +111,11 @@ class Stack:
 
     def address(self, service: str, network: str = "default", number: int = 0) -> str:
         """Return the address of a container, which this machine reaches. Raises CommandError."""
-        networks = self.inspect(self.containers(service)[number])["NetworkSettings"]["Networks"]
-        address: str = networks[f"{self.folder.name}_{network}"]["IPAddress"]
+        containers = self.containers(service)
+        if number >= len(containers):
+            raise CommandError(f"{service} has {len(containers)} containers")
+        networks = self.inspect(containers[number])["NetworkSettings"]["Networks"]
+        address: str = networks.get(f"{self.folder.name}_{network}", {}).get("IPAddress", "")
         if not address:
             raise CommandError(f"{service} is not on the network {network}")
         return address
@@ -151,7 +154,7 @@ class Stack:
         return passed, self.metric(url, "imagesafety_rescans_total", without="failed")
 
     def is_ready(self) -> bool:
-        """Whether the gateway is ready, and with it inference and the policy."""
+        """True if the gateway is ready, and with it inference and the policy."""
         url = f"http://{self.address(self.gateway, 'validator')}:14051/readyz"
         ready: bool = httpx.get(url, timeout=10).status_code == 200
         return ready and httpx.get(f"{self.uploads_url()}/healthz").status_code == 200
