@@ -1,4 +1,4 @@
-"""How soon inference scores again after it died: `python -m benchmarks.restart`.
+"""Time until inference scores again after it died: `python -m benchmarks.restart`.
 
 Starts the service with the demo model in an empty cache folder and then again in the same one,
 kills it each time after its first score, and prints the seconds from the start of the process until

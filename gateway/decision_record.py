@@ -16,7 +16,7 @@ _WORTH_A_RESCAN = (Cause.OVERLOAD, Cause.UNAVAILABLE, Cause.DEADLINE, Cause.ERRO
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of an upload before anybody looked at it.
+    """Facts of an upload before it is examined.
 
     `at`, `reference` and `user_agent` as in DecisionRecord.
     """

@@ -129,7 +129,7 @@ class _Examination:
         self.times_sent = 0
 
     async def run(self) -> Examined:
-        """Finds the evidence. Raises as Examiner.examine."""
+        """Find the evidence. Raises as Examiner.examine."""
         try:
             if (known := await self._same.wait_for_others()) is not None:
                 return Examined(known)

@@ -24,5 +24,5 @@ class ExaminationRequest:
 
     @property
     def media_type(self) -> str:
-        """What the file is declared as; of a form, known when its headers were read."""
+        """The declared type of the file; of a form, known when its headers were read."""
         return self.upload.media_type

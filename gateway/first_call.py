@@ -1,4 +1,4 @@
-"""Warns of a gateway that has never been called, with the first cause to look at.
+"""Warning of a gateway that has never been called, with the first cause to look at.
 
 pict-rs refuses uploads while it cannot reach its validator, and none of that is seen here.
 """
@@ -44,7 +44,7 @@ class NoUploads:
 
 
 class FirstCall:
-    """Waits for the first upload, and warns where none comes.
+    """The first upload: noted when it comes, with a warning where none does.
 
     An upload of an earlier run counts, if it is on record.
     """

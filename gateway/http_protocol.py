@@ -2,7 +2,7 @@
 
 The time of a request's first byte (the time budget starts there, not at the end of its headers), a
 bound on the size and the time of headers, trailers that are dropped, offers of other protocols that
-cost no body, and JSON for what is no HTTP.
+cost no body, and JSON for what is not HTTP.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._late = self.loop.call_later(self.header_seconds, self._give_up)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header; trailers are none (RFC 9110, section 6.5.1), and proxies hand them on."""
+        """A header; trailers are dropped (RFC 9110, section 6.5.1), and proxies hand them on."""
         if self._reads_headers:
             super().on_header(name, value)
 
@@ -128,10 +128,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
 
 class _Parser(httptools.HttpRequestParser):
-    """Parses a request that offers another protocol as if it did not (RFC 9110, section 7.8).
+    """A parser that passes over the offer of another protocol (RFC 9110, section 7.8).
 
-    Else its body would be lost, or taken for the next request. Java's client and `curl --http2`
-    offer HTTP/2.
+    Else the request's body would be lost, or taken for the next request. Java's client and
+    `curl --http2` offer HTTP/2.
     """
 
     def __init__(self, protocol: BoundedHttpProtocol) -> None:

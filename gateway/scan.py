@@ -273,7 +273,7 @@ def _declared(request: Request) -> DeclaredContent:
 
 
 def _check_media_type(media_type: str) -> None:
-    """Raises RefusedError for what is not scanned."""
+    """Raise RefusedError for what is not scanned."""
     if media_type not in MEDIA_TYPES:
         scanned = ", ".join(sorted(MEDIA_TYPES))
         declared = _printable(media_type, MOST_MEDIA_TYPE) or "no Content-Type"
@@ -282,7 +282,7 @@ def _check_media_type(media_type: str) -> None:
 
 
 def _check_form_type(media_type: str) -> None:
-    """Raises RefusedError too; a form may declare none, and inference goes by the bytes."""
+    """Raise RefusedError too; a form may declare none, and inference goes by the bytes."""
     if media_type:
         _check_media_type(media_type)
 

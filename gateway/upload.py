@@ -53,7 +53,7 @@ class Upload:
 
     @property
     def is_form(self) -> bool:
-        """Whether the body is a form with the file in it."""
+        """True if the body is a form with the file in it."""
         return self._form is not None
 
     @property

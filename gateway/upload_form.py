@@ -73,7 +73,7 @@ def declared_content(content_types: Sequence[str]) -> DeclaredContent:
 
 
 class FileForm:
-    """Takes a form as it comes, and gives the bytes of its file; nothing is held.
+    """A form that is read as it comes, and gives the bytes of its file; nothing is held.
 
     `name` is that of the part, and `media_type` the part's own, empty where it has none.
     """

@@ -20,7 +20,7 @@ def upload_span(request: Request, since: float) -> AbstractContextManager[Span]:
 
 
 def tell_decision(fields: Mapping[str, str | int | bool], message: str, status: int) -> None:
-    """Puts the fields of a decision on the span; it failed if nobody has looked at the file.
+    """Put the fields of a decision on the span; it failed if nobody has looked at the file.
 
     Traces leave the machine for a collector, so the caller's name for the file stays out of them.
     """

@@ -116,7 +116,7 @@ class PictRs(ClosedAtEnd):
         return await self._find_by_time(sha256, size, at)
 
     async def _find_by_time(self, sha256: bytes, size: int, at: datetime) -> tuple[str, ...]:
-        """As `find`, among what was stored at about that time, whatever a hash says."""
+        """As `find`, among files that were stored at about that time, by their bytes."""
         is_known, pages = True, 0
         candidates: list[tuple[timedelta, StoredHash]] = []
         async with aclosing(self._pages(at + _NEAR)) as listing:
@@ -147,7 +147,7 @@ class PictRs(ClosedAtEnd):
         raise UnknownFormatError(f"{message}, and no file of that time has the same bytes")
 
     async def _is(self, alias: str, sha256: bytes, size: int) -> bool:
-        """Whether a file has these bytes; one that can't be had has not."""
+        """True if a file has these bytes; False for one that can't be had."""
         digest = hashlib.sha256()
         try:
             async with aclosing(self.fetch(alias, size)) as fetched:
@@ -198,7 +198,7 @@ class PictRs(ClosedAtEnd):
         return ()
 
     async def lists(self, hash_hex: str) -> bool:
-        """Whether a file is listed, even without aliases; True where that is not known."""
+        """True if a file is listed, even without aliases, or if that is not known."""
         slug = slug_of(hash_hex)
         if slug is None:
             return True
@@ -357,7 +357,7 @@ class PictRs(ClosedAtEnd):
         return True
 
     async def _is_healthy(self) -> bool:
-        """Whether pict-rs reaches its repository and its store."""
+        """True if pict-rs reaches its repository and its store."""
         try:
             return (await self._client.get("/healthz")).is_success
         except httpx.HTTPError:
@@ -373,7 +373,7 @@ class PictRs(ClosedAtEnd):
 
 
 def _is_missing(answer: httpx.Response) -> bool:
-    """Whether there is no such alias. 0.5.0 answers 400 where later versions answer 404."""
+    """True if the alias is missing. 0.5.0 answers 400 where later versions answer 404."""
     return answer.status_code == 404 or (answer.status_code == 400 and "No images" in answer.text)
 
 

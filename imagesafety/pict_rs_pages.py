@@ -50,7 +50,7 @@ class StoredHash:
         return int.from_bytes(value[_SHA256_BYTES:-1], "big") if value is not None else None
 
     def has(self, sha256: bytes) -> bool:
-        """Whether the hash says that the file has this SHA-256, at whatever place."""
+        """True if the hash has this SHA-256 in it, at any place."""
         return sha256.hex() in self.hex.lower()
 
 
@@ -75,7 +75,7 @@ class HashPage:
 
     @property
     def has_known_format(self) -> bool:
-        """Whether hash and slug of its first file are made as `slugs_of` makes them."""
+        """True if hash and slug of its first file are made as `slugs_of` makes them."""
         slug = slug_of(self.hashes[0].hex) if self.hashes else None
         return slug is not None and slug == self.current
 

@@ -103,7 +103,7 @@ class Admission:
         self.max_image_bytes = limits.max_image_bytes
         self._limits = limits
         self.moves = 0
-        """How many times an image came or went so far."""
+        """The number of times that an image came or went so far."""
         self._arriving = 0  # calls whose header did not come yet
         self._images = 0
         self._bulk_images = 0

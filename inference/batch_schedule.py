@@ -124,7 +124,7 @@ class Schedule:
         self._next_number = 0
 
     def resize(self, max_batch: int, short_batch: int) -> None:
-        """Changes the two sizes of the limits for the batches that come."""
+        """Change the two sizes of the limits for the batches that come."""
         self._limits = replace(self._limits, max_batch=max_batch, short_batch=short_batch)
 
     def add(

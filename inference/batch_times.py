@@ -12,7 +12,7 @@ _AGREE = 3  # so many batches in a row that are off the same way count in full
 _LEAST = 0.01  # of what was measured: no batch counts as faster
 _FORGOTTEN = 0.02  # of a slowdown, with every batch that was refused because of it
 _ENOUGH = 0.95  # of the best rate: as much counts as about as fast
-_ALIKE = 2.0  # times as long, at most, took two batches that were measured on one machine
+_SIMILAR = 2.0  # times as long, at most, took two batches that were measured on one machine
 LONGEST_SECONDS = 1.0
 """What one batch may take, if we have the choice: whoever comes next waits for it."""
 
@@ -30,7 +30,7 @@ class BatchTimes:
         self.replace(measured)
 
     def replace(self, measured: Mapping[int, float]) -> None:
-        """Takes another table in place of the one that there was and what was learnt since."""
+        """Take another table in place of the one that there was and what was learnt since."""
         self._sizes = sorted(measured)
         self._seconds = [measured[size] for size in self._sizes]
         self._slowdown = 1.0
@@ -85,7 +85,7 @@ class BatchTimes:
 
 
 def calmer(earlier: Mapping[int, float], newest: Mapping[int, float]) -> dict[int, float]:
-    """The times of two measurements of one model that were disturbed less.
+    """The less disturbed times of two measurements of one model.
 
     Whatever else the machine does can only make a batch look slower. But what is off from the
     newest by more than a factor of two the other way was not measured on a machine like this.
@@ -94,9 +94,9 @@ def calmer(earlier: Mapping[int, float], newest: Mapping[int, float]) -> dict[in
     times = dict(newest)
     for size, seconds in earlier.items():
         if size in newest:
-            if seconds * _ALIKE >= newest[size]:
+            if seconds * _SIMILAR >= newest[size]:
                 times[size] = min(seconds, newest[size])
-        elif expected(size) <= seconds * _ALIKE and seconds <= expected(size) * _ALIKE:
+        elif expected(size) <= seconds * _SIMILAR and seconds <= expected(size) * _SIMILAR:
             times[size] = seconds
     return times
 

@@ -1,4 +1,4 @@
-"""Measures batches again while nothing else is to be done, in steps that keep nobody waiting.
+"""Batches measured again while nothing else is to be done, in steps that keep nobody waiting.
 
 The times of a first start, or of one beside other work, would stay otherwise: with a build on the
 machine, the best batch was once measured as 1.
@@ -29,11 +29,11 @@ class Images(Protocol):
 
     @property
     def images(self) -> int:
-        """How many there are."""
+        """Their number."""
 
     @property
     def moves(self) -> int:
-        """How many times one came or went so far."""
+        """The number of times that one came or went so far."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,6 @@ def _fastest(rounds: dict[int, list[float]]) -> dict[int, float]:
 
 
 def _agree(seconds: list[float]) -> bool:
-    """Whether the fastest round was no accident."""
+    """True if the fastest round was not an accident."""
     first, second, *_ = sorted(seconds)
     return second <= _AGREE * first

@@ -1,4 +1,4 @@
-"""Imports open_clip without the packages that the model does not need.
+"""Import of open_clip without the packages that the model does not need.
 
 Most of a start is imports. open_clip imports timm and transformers where they are installed, and
 torchvision and timm import PyTorch's compiler, with sympy: in all that is more than PyTorch itself

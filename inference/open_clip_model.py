@@ -68,7 +68,7 @@ def not_usable(name: str, error: Exception) -> ModelError:
 
 
 class _NoRandomWeights(TorchFunctionMode):
-    """Draws no random weights: the checkpoint has all, or its loading fails.
+    """A mode without random weights: the checkpoint has all, or its loading fails.
 
     For the demo model that is a third of what loading takes, for larger ones seconds.
     """

@@ -215,7 +215,7 @@ async def _serve(
     log.info("listening on %s", settings.listen)
 
     def replace(measured: dict[int, float]) -> None:
-        """Lets what was measured again hold from now on, and at the next start."""
+        """Let what was measured again hold from now on, and at the next start."""
         kept.keep(measured)
         times.replace(measured)
         changed = _schedule_limits(settings, measured, batches.overlap)
@@ -243,7 +243,7 @@ async def _serve(
 async def _measured(
     batches: Batches, kept: KeptTimes, starting: asyncio.Task[None]
 ) -> dict[int, float]:
-    """Warms the model up; seconds of batches by size, kept or measured.
+    """Warm the model up; seconds of batches by size, kept or measured.
 
     Raises what the device does.
     """

@@ -1,4 +1,4 @@
-"""Measures how long batches of each size take: before the first upload, or takes what was kept."""
+"""Seconds of batches of each size: measured before the first upload, or kept earlier."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger("inference")
 
 @dataclass(frozen=True)
 class Batches:
-    """What is measured: batches of one encoder.
+    """Batches of one encoder, to be measured.
 
     `max_batch` is the largest size, None: as far as it pays; `overlap` batches run at once.
     """
@@ -57,7 +57,7 @@ class Batches:
         )
 
     def pays(self, measured: dict[int, float]) -> bool:
-        """Whether a size twice the last one may be better, or is asked for."""
+        """True if a size twice the last one may be better, or is asked for."""
         return self.max_batch is not None or _pays(measured, self.overlap)
 
 
@@ -76,7 +76,7 @@ class KeptTimes:
         return self._cache.batch_times(self._key, self._largest) if self._key else None
 
     def keep(self, times: dict[int, float]) -> None:
-        """Keeps them for the next start."""
+        """Keep them for the next start."""
         if self._key:
             self._cache.keep_batch_times(self._key, times)
 

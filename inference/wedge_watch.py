@@ -46,7 +46,7 @@ class WedgeWatch:
         self._task: asyncio.Task[None] | None = None
 
     def allow(self, limit: float) -> None:
-        """Changes after how many seconds a pass counts as stuck."""
+        """Change the seconds after which a pass counts as stuck."""
         self._limit = limit
 
     def start(self) -> None:

@@ -1,9 +1,9 @@
-"""Builds the pict-rs releases that tests run against, once a machine.
+"""Build the pict-rs releases that tests run against, once a machine.
 
 `python -m tools.real_pict_rs` builds those that are missing (5 to 8 minutes each on two cores, 4 GB
 of disk meanwhile and 200 MB in the end) into a cache outside the checkout:
 `$XDG_CACHE_HOME/imagesafety/pict-rs/VERSION/bin/pict-rs`. A debug profile, because nobody measures
-them. Where there is no cargo, it says so and succeeds: those tests are skipped then.
+them. Without cargo, it says so and succeeds: those tests are skipped then.
 """
 
 from __future__ import annotations

@@ -196,9 +196,9 @@ def writing(engine: Engine) -> Engine:
 
 
 def migrate(engine: Engine, *, create: bool = True) -> None:
-    """Makes the tables, brings them up to date, and makes those again that are gone.
+    """Make the tables, bring them up to date, and make those again that are gone.
 
-    Only one process does at a time. With `create`, makes a SQLite file too, which only its owner
+    Only one process does at a time. With `create`, make a SQLite file too, which only its owner
     can read. Raises LedgerError where that can't work, such as with the database of a newer
     version, and SQLAlchemy's OperationalError or OSError where it may work later.
     """

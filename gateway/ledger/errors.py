@@ -17,7 +17,7 @@ from sqlalchemy.exc import (
 )
 
 _BUSY = 0xFF & sqlite3.SQLITE_BUSY
-_GONE = ("42P01", "42703", "3F000")  # there is no such table, column or schema
+_GONE = ("42P01", "42703", "3F000")  # a table, column or schema is missing
 _TAKEN = "23505"
 _GONE_IN_SQLITE = ("no such table", "no such column", "has no column")
 _EXPECTED = {

@@ -1,4 +1,4 @@
-"""Notices when a file is moved away, replaced or emptied while it is open."""
+"""The place of an open file: moved away, replaced or emptied, it is another one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class FilePlace:
             self._identity = found.st_dev, found.st_ino
 
     def is_ours(self) -> bool:
-        """Whether the file that was remembered is there, with anything in it.
+        """True if the file that was remembered is there, with anything in it.
 
         Of one that was emptied, SQLite deletes the log to which we still write.
         """

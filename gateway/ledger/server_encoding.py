@@ -46,7 +46,7 @@ def hold_all_text(connection: Connection[object]) -> None:
 
 
 class _EscapingDumper(StrDumperUnknown):
-    """Writes text that the database's encoding may not have."""
+    """A writer of text that the database's encoding may not have."""
 
     def __init__(self, cls: type, context: AdaptContext | None = None) -> None:
         super().__init__(cls, context)
@@ -61,7 +61,7 @@ class _EscapingDumper(StrDumperUnknown):
 
 
 class _UnescapingLoader(TextLoader):
-    """Reads such text."""
+    """A reader of such text."""
 
     def load(self, data: Buffer) -> str:
         return unescaped(str(super().load(data)))

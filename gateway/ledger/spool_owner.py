@@ -75,7 +75,7 @@ class Owner:
 
 
 def is_gone(path: Path) -> bool:
-    """True if there is no such file; False also where nobody may look."""
+    """True if the file is missing; False also where nobody may look."""
     try:
         return not path.exists()
     except OSError:

@@ -77,7 +77,7 @@ class Store:
         self.ready = False
 
     def prepare(self) -> None:
-        """Makes the tables if need be, also those that are gone. Raises LedgerUnavailableError.
+        """Make the tables if need be, also those that are gone. Raises LedgerUnavailableError.
 
         A SQLite file that goes away later is not made anew: it may come back.
         """

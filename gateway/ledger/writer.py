@@ -62,11 +62,11 @@ class Writer:
         self._in_doubt = False
         self._refusals = OccasionalLog()
         self._problems = ReasonLog()
-        self._mistakes = ReasonLog()
+        self._failures = ReasonLog()
         self._database_trouble: str | None = None
 
     async def start(self) -> None:
-        """Brings the tables up to date, if the database can be used now, and begins to work."""
+        """Bring the tables up to date, if the database can be used now, and begin to work."""
         preparing = asyncio.ensure_future(self._in_thread(self._store.prepare))
         await asyncio.wait({preparing}, timeout=START_SECONDS)
         try:
@@ -196,7 +196,7 @@ class Writer:
                 why = str(error)
             except Exception as error:
                 why = reason(error)
-                if self._mistakes.is_due(why):
+                if self._failures.is_due(why):
                     log.exception("writing decisions failed")
             self._give_back(why)
             await asyncio.sleep(pause)
@@ -204,7 +204,7 @@ class Writer:
             self._work.set()
 
     async def _bring_up_to_date(self) -> None:
-        """Does all there is to do. Raises LedgerUnavailableError."""
+        """Do all there is to do. Raises LedgerUnavailableError."""
         if not self._store.ready:
             await self._in_thread(self._store.prepare)
             self._policies.write_again()  # the tables may be new

@@ -87,7 +87,7 @@ def _mark(value: Mapping[str, object] | None) -> Mark | None:
         return None
     seq, at, override_id = value["seq"], value["at"], value["override_id"]
     if not isinstance(seq, int) or not isinstance(at, int):
-        raise TypeError("a change is no number")
+        raise TypeError("the numbers of a change must be integers")
     return Mark(seq, at, str(override_id))
 
 

@@ -73,7 +73,7 @@ class OverrideStore:
         self._mark: Mark | None = None  # that change
         self._saved = SavedCopy(())  # what was in force before anything was read
         self._trouble: str | None = None
-        self._mistakes = ReasonLog()
+        self._failures = ReasonLog()
         self._reading = asyncio.Lock()
         self._saving = asyncio.Lock()
         self._to_save = asyncio.Event()
@@ -104,7 +104,7 @@ class OverrideStore:
         return self._trouble
 
     async def refresh(self) -> None:
-        """Reads what was changed since the last time, and writes back what the database has lost.
+        """Read what was changed since the last time, and write back what the database has lost.
 
         Raises LedgerUnavailableError.
         """
@@ -125,7 +125,7 @@ class OverrideStore:
                 self._saved = SavedCopy(())
                 self._to_save.set()
             self._trouble = None
-            self._mistakes.end()
+            self._failures.end()
             self._metrics.overrides.set(len(self.current))
 
     async def add(self, entries: Sequence[NewOverride], who: str, why: str) -> Added:
@@ -239,12 +239,12 @@ class OverrideStore:
             before, self._trouble = self._trouble, f"the overrides may be out of date: {error}"
             # The ledger says what keeps it from writing too, and needs a moment to find out.
             lasts = before == self._trouble and self._ledger.trouble() is None
-            if lasts and self._mistakes.is_due(str(error)):
+            if lasts and self._failures.is_due(str(error)):
                 log.error("the overrides can't be read: %s", error)
         except Exception as error:
             why = reason(error)
             self._trouble = f"the overrides can't be read: {why}"
-            if self._mistakes.is_due(why):
+            if self._failures.is_due(why):
                 of_the_database = isinstance(error, SQLAlchemyError)
                 log.error("the overrides can't be read: %s", why, exc_info=not of_the_database)
 

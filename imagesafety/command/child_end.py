@@ -1,4 +1,4 @@
-"""Why a child process ended, in one line: by its exit code, and the memory that there was."""
+"""The reason for the end of a child process, in one line: by exit code and memory."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ChildEnd:
 
 @dataclass(frozen=True)
 class MemoryFacts:
-    """The memory that a child could have, and what is known of its want.
+    """The memory that a child could have, and signs of its want.
 
     `limit_bytes` is that of the control group, None without one. `kills` is how many processes of
     the group the kernel has killed for want of memory, None where it does not report that.
@@ -148,7 +148,7 @@ def _groups(cgroups: Path, own: Path) -> Iterator[Path]:
 
 
 def _oom_kills(group: Path) -> int | None:
-    """How many of a group's processes were killed for want of memory."""
+    """The number of a group's processes that were killed for want of memory."""
     for name in ("memory.events", "memory.oom_control"):
         for line in _text(group / name).splitlines():
             match line.split():

@@ -115,7 +115,7 @@ class BackendCache:
         return {int(size): seconds for size, seconds in kept.items()} if "1" in kept else None
 
     def keep_batch_times(self, key: str, times: Mapping[int, float]) -> None:
-        """Keeps seconds of a batch by its size."""
+        """Keep seconds of a batch by its size."""
         self._write(f"times-{key}.json", {"seconds": dict(times)})
 
     def begin(self, key: str) -> bool:

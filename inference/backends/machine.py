@@ -39,7 +39,7 @@ def cpu_facts() -> dict[str, str]:
 
 
 def cpu_limit() -> str:
-    """What a container may have of the processors, as the kernel writes it; empty: all."""
+    """A container's share of the processors, as the kernel writes it; empty: all."""
     for path in _CPU_LIMITS:
         with contextlib.suppress(OSError):
             return path.read_text(encoding="utf-8", errors="replace").strip()

@@ -1,4 +1,4 @@
-"""Builds the images, starts Compose beside a real pict-rs, and lets things go wrong.
+"""Build the images, start Compose beside a real pict-rs, and let things go wrong.
 
 `make containers`. Needs a Docker engine; with INSTALL_ENGINE=1, root gets Debian's for this run.
 """

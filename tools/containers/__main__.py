@@ -1,4 +1,4 @@
-"""`make containers`: builds the images, plays with them, and prints a table.
+"""`make containers`: build the images, play with them, and print a table.
 
 The exit status is 1 when something required did not hold, and 0 where no engine is to be had.
 """

@@ -1,4 +1,4 @@
-"""Builds the images as the documents say, and one of pict-rs."""
+"""Build the images as the documents say, and one of pict-rs."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _is_there(engine: Engine, image: str, *, pull: bool = True) -> bool:
 
 
 def _has_torch_index() -> bool:
-    """Whether the index of the Dockerfile can be reached from here."""
+    """True if the index of the Dockerfile can be reached from here."""
     text = (ROOT / "Dockerfile").read_text()
     (url,) = re.findall(r"^ARG TORCH_INDEX=(\S+)$", text, re.MULTILINE)
     try:

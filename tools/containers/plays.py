@@ -1,4 +1,4 @@
-"""What is played with the containers, one function a row; each says what it requires."""
+"""Plays with the containers, one function a row; each has its requirements."""
 
 from __future__ import annotations
 
@@ -114,9 +114,9 @@ def first_uploads(stack: Stack) -> Row:
     stack.engine.docker("network", "create", "--subnet", "10.140.51.0/24", network)
     try:
         stack.compose("up", "--detach")
-        said = ""
+        reported = ""
     except CommandError as error:
-        said = str(error)
+        reported = str(error)
     finally:
         stack.down()
     stack.set(IMAGESAFETY_NETWORK="10.141.52")
@@ -133,7 +133,7 @@ def first_uploads(stack: Stack) -> Row:
         "the shipped file beside pict-rs",
         stack,
         traffic,
-        Requirement("a network that is taken is said at `up`", "overlap" in said),
+        Requirement("a network that is taken is reported at `up`", "overlap" in reported),
         Requirement(f"another one in .env works: {elsewhere}", elsewhere == 400),
         Requirement(f"the red triangle is rejected: {red}", red == 400),
         Requirement(f"the blue circle is accepted: {blue}", blue == 201),
@@ -360,25 +360,25 @@ def recreated(stack: Stack) -> Row:
 
 
 def short_of_memory(stack: Stack, service: str, limit: str, required: str) -> Row:
-    """A limit on memory that is too small: what is said, and that uploads go on."""
+    """A limit on memory that is too small is reported, and uploads go on."""
     add: Mapping[str, Any] = {service: {"mem_limit": limit, "memswap_limit": limit}}
     stack.add("memory.yml", add)
     stack.compose("up", "--detach")
-    said = ""
+    reported = ""
 
-    def is_said() -> bool:
-        nonlocal said
+    def is_reported() -> bool:
+        nonlocal reported
         states = [stack.inspect(one) for one in stack.containers(service)]
         killed = any(one["State"]["OOMKilled"] or one["RestartCount"] for one in states)
-        said = stack.compose("logs", "--no-color", service)
-        return required in said if required else killed
+        reported = stack.compose("logs", "--no-color", service)
+        return required in reported if required else killed
 
-    wait_until("the limit is met", is_said)
+    wait_until("the limit is met", is_reported)
     traffic = Traffic(stack.uploads_url())
     status = traffic.upload(red=False).status
     stack.add("memory.yml", {})
     stack.up()
-    line = next((line for line in said.splitlines() if required and required in line), "")
+    line = next((line for line in reported.splitlines() if required and required in line), "")
     note = line.partition("| ")[2].strip() or "the engine restarts it; `docker inspect`: OOMKilled"
     return Row(
         f"{service} with {limit} of memory",

@@ -1,4 +1,4 @@
-"""Uploads to pict-rs, red triangles and blue circles in turn, and what became of each."""
+"""Uploads to pict-rs, red triangles and blue circles in turn, and the end of each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TIMEOUT: Final = 40.0
 
 @dataclass(frozen=True)
 class Uploaded:
-    """One upload: what it showed, pict-rs's status (0: no answer), and its alias if accepted."""
+    """One upload: its picture, pict-rs's status (0: no answer), and its alias if accepted."""
 
     red: bool
     begun: float
