@@ -27,6 +27,7 @@ from imagesafety.policy_file import PolicyError, find_policy, load_policy
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0  # seconds between a death and the next start
 STEADY_SECONDS = 30.0  # a service that ran for so long could run as it is set
+_NOT_STARTED = 1  # in place of an exit code
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -123,10 +124,15 @@ class _Service:
         )
 
     async def _run_once(self) -> ChildEnd:
-        self._process = process = self._start()
-        self._ended.clear()
-        # Not asyncio's process, which does not report the memory that the child had.
-        _, status, usage = await asyncio.to_thread(os.wait4, process.pid, 0)
+        try:
+            self._process = process = self._start()
+            self._ended.clear()
+            # Not asyncio's process, which does not report the memory that the child had.
+            _, status, usage = await asyncio.to_thread(os.wait4, process.pid, 0)
+        except (OSError, subprocess.SubprocessError) as error:  # no process or memory is left
+            print(f"imagesafety: {self.name} can't be started: {error}", file=sys.stderr)
+            self._ended.set()
+            return ChildEnd(_NOT_STARTED)
         process.returncode = os.waitstatus_to_exitcode(status)
         self._ended.set()
         unit = 1 if sys.platform == "darwin" else 1024

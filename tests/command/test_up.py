@@ -89,3 +89,43 @@ def test_up_says_that_a_wrong_setting_ends_it(tmp_path: Path) -> None:
     assert "inference: wrong setting: max_batch" in ended.stderr
     assert ended.stderr.count("imagesafety: inference can't run as it is set (code 2)") == 1
     assert "starting it again" not in ended.stderr
+
+
+_SERVICE = """#!/bin/sh
+# In place of Python: inference ends once, and takes the program away for a while.
+cd "${0%/*}" || exit
+if [ "$2" = gateway ]; then
+    touch gateway-runs
+elif [ -e inference-ended ]; then
+    touch inference-runs-again
+else
+    until [ -e gateway-runs ]; do sleep 0.1; done
+    touch inference-ended
+    mv program program-away
+    exit 1
+fi
+exec sleep 600
+"""
+
+
+def test_a_service_that_can_not_be_started_is_tried_again(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_text(_SERVICE)
+    program.chmod(0o755)
+    start = f"import sys; sys.executable = {str(program)!r}; from imagesafety.command import main"
+    command = [sys.executable, "-c", f"{start}; sys.exit(main())", "up"]
+    with (tmp_path / "log").open("wb") as log:
+        up = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        words = "imagesafety: inference can't be started: "
+        wait_until(lambda: words in (tmp_path / "log").read_text(), "report")
+        (tmp_path / "program-away").rename(program)
+        wait_until((tmp_path / "inference-runs-again").exists, "start of inference")
+    finally:
+        up.send_signal(signal.SIGTERM)
+        try:
+            code = up.wait(30)
+        finally:
+            up.kill()
+    assert code == 0
+    assert "Traceback" not in (tmp_path / "log").read_text()
