@@ -78,7 +78,7 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class HashFormat:
-    """How `hex` and slug of a file are made."""
+    """The way to make `hex` and slug of a file."""
 
     hex_of: Callable[[StoredFile], str] = lambda file: file.hash.hex()
     slug_of: Callable[[StoredFile], str] = lambda file: base64.urlsafe_b64encode(file.hash).decode()
@@ -322,7 +322,7 @@ def _format_of(data: bytes) -> str | None:
 
 
 def fjall_key(time: datetime) -> bytes:
-    """What fjall sorts by: a dot has an escape before it."""
+    """The key that fjall sorts by: a dot has an escape before it."""
     nanoseconds = round(time.timestamp() * 1e6) * 1000
     escaped = nanoseconds.to_bytes(16, "big").replace(b"\\", b"\\\\")
     return escaped.replace(b".", b"\\.")

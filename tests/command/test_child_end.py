@@ -84,7 +84,7 @@ def test_other_ends(code: int, said: str) -> None:
 
 
 def tree(folder: Path, own: str, files: dict[str, str]) -> MemoryFacts:
-    """What is read where /sys/fs/cgroup has these files, and /proc/self/cgroup that text."""
+    """Facts read where /sys/fs/cgroup has these files, and /proc/self/cgroup that text."""
     for name, content in files.items():
         path = folder / "cgroup" / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -206,7 +206,7 @@ async def early(messages: Messages, context: Context) -> scoring_pb2.ScoreImageR
 
 
 async def undecodable(messages: Messages, context: Context) -> scoring_pb2.ScoreImageResponse:
-    """Gives up before the file has come, as on one that is no picture."""
+    """Gives up before the file has come, as on one that is not a picture."""
     await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "UNSUPPORTED_TYPE")
 
 

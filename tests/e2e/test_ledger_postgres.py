@@ -158,7 +158,7 @@ async def sql_ascii() -> AsyncIterator[Postgres]:
 
 
 async def overrides_of(here: Service) -> list[dict[str, object]]:
-    """What is in force, as the admin port lists it."""
+    """The overrides in force, as the admin port lists them."""
     _, body = await asyncio.to_thread(fetch, f"http://{here.admin}/api/v1/overrides")
     found: list[dict[str, object]] = json.loads(body)["overrides"]
     return found
@@ -266,7 +266,7 @@ async def test_a_database_that_is_emptied_under_load_costs_nothing_of_what_comes
 
 
 async def written_back(server: Postgres, url: str) -> int:
-    """How many entries of the history say that a gateway wrote an override back."""
+    """The number of entries of the history by which a gateway wrote an override back."""
     query = "select count(*) from override_changes where why like 'written back%'"
     with contextlib.suppress(psycopg.Error):
         return int(str((await asyncio.to_thread(server.run, query, url=url))[0][0]))

@@ -91,7 +91,7 @@ class Postgres:
         return f"ledger{next(self._names)}"
 
     def run(self, *statements: str, url: str = "") -> list[tuple[object, ...]]:
-        """What the last of some SQL statements gives, each in a transaction of its own."""
+        """The result of the last of some SQL statements, each in a transaction of its own."""
         database = url.partition("@/")[2].partition("?")[0] or "postgres"
         with self.connect(database) as connection:
             for statement in statements:
@@ -99,7 +99,7 @@ class Postgres:
             return cursor.fetchall() if cursor.description else []
 
     def admit(self, *lines: str) -> None:
-        """Changes who may connect: lines of pg_hba.conf, ahead of those that admit all."""
+        """Change the rules for connections: lines of pg_hba.conf, ahead of those that admit all."""
         everybody = f"local all {SUPERUSER} trust"
         content = "\n".join((everybody, *lines, "local all all trust", ""))
         (self._folder / "data" / "pg_hba.conf").write_text(content)
@@ -161,7 +161,7 @@ class Postgres:
         self._end(signal.SIGQUIT)
 
     def restart_as_standby(self) -> None:
-        """Makes it take no writes any more, until somebody promotes it."""
+        """Make it take no writes any more, until somebody promotes it."""
         self.stop()
         (self._folder / "data" / "standby.signal").touch()
         self.start()

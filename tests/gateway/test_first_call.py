@@ -22,7 +22,7 @@ async def ledger(tmp_path: Path) -> AsyncIterator[Ledger]:
 
 
 async def warnings(first_call: FirstCall, caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What is logged when the time is up."""
+    """The messages that are logged when the time is up."""
     async with asyncio.timeout(30):
         await first_call.run()
     return [record.getMessage() for record in caplog.records if record.name == "gateway"]

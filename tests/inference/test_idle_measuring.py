@@ -77,7 +77,7 @@ def measured_again(
     max_batch: int | None = None,
     beside: Coroutine[Any, Any, None] | None = None,
 ) -> list[dict[int, float]]:
-    """What took the place of `times`, one after the other."""
+    """The tables that took the place of `times`, one after the other."""
     replaced: list[dict[int, float]] = []
 
     async def main() -> None:

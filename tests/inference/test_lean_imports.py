@@ -1,4 +1,4 @@
-"""What open_clip brings with it is imported only for models that need it."""
+"""Packages that open_clip brings with it are imported only for models that need it."""
 
 import json
 import subprocess

@@ -21,7 +21,7 @@ class _Selector(selectors.DefaultSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """What `asyncio.sleep` waits for is there at once, in the right order."""
+    """A loop in which `asyncio.sleep` ends at once, in the right order."""
 
     def __init__(self) -> None:
         self._virtual = _Selector()
@@ -34,6 +34,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def run(main: Coroutine[Any, Any, ResultT], loop: VirtualLoop | None = None) -> ResultT:
-    """Runs a coroutine to its end in virtual time."""
+    """Run a coroutine to its end in virtual time."""
     with asyncio.Runner(loop_factory=lambda: loop or VirtualLoop()) as runner:
         return runner.run(main)

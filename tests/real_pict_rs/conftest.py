@@ -27,12 +27,12 @@ class Pair:
     folder: Path
 
     def validator(self, client: str = "IPADDR", host: str = "127.0.0.1") -> str:
-        """What pict-rs is to be set up with."""
+        """The URL that pict-rs is to be set up with."""
         port = self.gateway.address.rsplit(":", 1)[1]
         return f"http://{host}:{port}/api/v1/scan/{SECRETS.get(client, client)}"
 
     def decisions(self, **where: Any) -> list[sqlite3.Row]:
-        """What is on record, from the oldest to the newest."""
+        """The decisions on record, from the oldest to the newest."""
         return decisions(self.folder, **where)
 
 

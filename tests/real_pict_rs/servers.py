@@ -1,4 +1,4 @@
-"""Starts pict-rs servers, real ones and the stand-in, as processes on free loopback ports."""
+"""Start pict-rs servers, real ones and the stand-in, as processes on free loopback ports."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ class Kind:
 
     @property
     def posts_forms(self) -> bool:
-        """Whether it posts a file to its validator in a form that says what it calls the file."""
+        """True if it posts a file to its validator in a form, with its own name for the file."""
         return self.release.startswith("0.6")
 
     @property
     def forgets_what_is_lost(self) -> bool:
-        """Whether it can be asked to; 0.6.0-rc.6 takes the request, and forgets nothing."""
+        """True if it can be asked to; 0.6.0-rc.6 takes the request, and forgets nothing."""
         return self.release.startswith("0.5")
 
     def __str__(self) -> str:
@@ -145,19 +145,19 @@ class Server:
         return self._internal("POST", "purge", alias=alias)
 
     def delete(self, alias: str) -> httpx.Response:
-        """Removes an alias, and the file if it was the last one."""
+        """Remove an alias, and the file if it was the last one."""
         return self._internal("POST", "delete", alias=alias)
 
     def identifier(self, alias: str) -> str:
-        """What it calls a file in its store."""
+        """Its own name for a file in its store."""
         return str(self._internal("GET", "identifier", alias=alias).json()["identifier"])
 
     def prune_missing(self) -> None:
-        """Has it forget files that its store has lost."""
+        """Make it forget files that its store has lost."""
         assert self._internal("POST", "prune_missing").is_success
 
     def lists(self) -> bool:
-        """Whether it lists its files."""
+        """True if it lists its files."""
         return self._internal("GET", "hashes", limit="100").is_success
 
     def page(self, **query: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What was accepted while inference was down is looked at later, in each server."""
+"""Files that were accepted while inference was down are scanned later, in each server."""
 
 from __future__ import annotations
 

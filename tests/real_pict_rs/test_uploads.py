@@ -1,4 +1,4 @@
-"""What becomes of uploads to pict-rs that asks a real gateway about them."""
+"""Uploads to pict-rs, which asks a real gateway about them."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ SECRET = "hunter2-hunter2"
 
 @dataclass
 class Problem:
-    """A database with something wrong, what is said of it, and how it is mended."""
+    """A database with something wrong, its report, and the way to mend it."""
 
     url: str
     words: str
@@ -198,7 +198,7 @@ def migrate_as_owner(server: Postgres, url: str) -> None:
 async def goes_to_the_spool_until_mended(
     problem: Problem, folder: Path, log: pytest.LogCaptureFixture
 ) -> None:
-    """Runs a ledger on it: rows are kept and said why, and are in the database in the end."""
+    """Run a ledger on it: rows are kept, the reason is given, and they are stored in the end."""
     records = [a_record() for _ in range(6)]
     spool = folder / "spool"
     async with running_ledger(problem.url, spool) as ledger:

@@ -85,7 +85,7 @@ def by_id(store: OverrideStore) -> dict[str, Override]:
 
 
 async def until_well(store: OverrideStore, count: int) -> None:
-    """Waits until the database has as many overrides as are in force, and was read."""
+    """Wait until the database has as many overrides as are in force, and was read."""
     async with asyncio.timeout(20):
         while True:
             with contextlib.suppress(Exception):
