@@ -404,16 +404,19 @@ async def test_up_survives_the_death_of_inference_under_load(
     ready = lambda: fetch(f"http://{address}/readyz")[0] == 200  # noqa: E731
     async with off_loop(running(command, address, ready)) as here:
         old = inference_of(here)
+        assert old is not None
         load = Load(address, clients=4)
         await load.until_next_is(406)
         os.kill(old, signal.SIGKILL)
-        await load.until_next_is(200)
+        replaced = lambda: inference_of(here) not in (old, None)  # noqa: E731
+        await asyncio.to_thread(wait_until, replaced, "another inference process", 60)
         await load.until_next_is(406)
         await load.stop()
-        assert inference_of(here) != old
-        assert {(answer.status, answer.body["cause"]) for answer in load.answers} == {
+        # One that is back within the time budget may have scored all that waited for it.
+        assert {(answer.status, answer.body["cause"]) for answer in load.answers} <= {
             (406, "policy"),
             (200, "unavailable"),
+            (200, "deadline"),
         }
         assert load.longest < 8
         family = descendants(here.process.pid)
@@ -421,9 +424,9 @@ async def test_up_survives_the_death_of_inference_under_load(
         assert not {pid for pid in family if is_alive(pid)}, "no process is left behind"
 
 
-def inference_of(up: Service) -> int:
-    [pid] = (pid for pid, line in children(up.process.pid).items() if "-m inference" in line)
-    return pid
+def inference_of(up: Service) -> int | None:
+    family = children(up.process.pid).items()
+    return next((pid for pid, line in family if "-m inference" in line), None)
 
 
 def descendants(pid: int) -> set[int]:
