@@ -30,6 +30,13 @@ all = ["g"]
 """
 
 
+def replace(policy: Path, text: str) -> None:
+    """Change a policy in one step: a gateway may read a file that is being written."""
+    part = policy.with_suffix(".part")
+    part.write_text(text)
+    part.replace(policy)
+
+
 def state_of_file(service: Service) -> str:
     status, body = fetch(f"http://{service.address}/readyz")
     assert status == 200
@@ -64,7 +71,7 @@ async def test_a_policy_is_swapped_between_uploads_and_never_within_one(
 
         posting = [asyncio.create_task(keep_posting()) for _ in range(3)]
         for text, rule in ((SHUFFLED, "blue-circle"), (DEMO, None), (SHUFFLED, "blue-circle")):
-            policy.write_text(text)
+            replace(policy, text)
             service.process.send_signal(signal.SIGHUP)
             await until_rule(service, GOOD, rule)
             assert await rule_for(service, BAD) == (None if rule else "red-and-triangle")
@@ -85,13 +92,13 @@ async def test_a_broken_file_leaves_the_policy_in_force_and_the_reason_on_readyz
     policy = tmp_path / "policy.toml"
     policy.write_text(DEMO)
     async with off_loop(gateway(pair.inference, "--policy", str(policy))) as service:
-        policy.write_text(DEMO[: len(DEMO) // 2])
+        replace(policy, DEMO[: len(DEMO) // 2])
         await asyncio.to_thread(
             wait_until, lambda: state_of_file(service) != "ok", "notice of the broken file", 60
         )
         assert str(policy) in state_of_file(service)
         assert await rule_for(service, BAD) == "red-and-triangle"
-        policy.write_text(SHUFFLED)
+        replace(policy, SHUFFLED)
         await until_rule(service, GOOD, "blue-circle")
         assert state_of_file(service) == "ok"
         metrics = fetch(f"http://{service.admin}/metrics")[1]
@@ -118,5 +125,5 @@ async def test_replay_tells_beforehand_what_the_change_will_do(pair: Pair, tmp_p
         assert (change["from"], change["to"], change["decisions"]) == ("reject", "accept", 2)
         assert change["by_rule"] == {"red-and-triangle": 2}
         assert change["by_client"] == {"IPADDR": 2}
-        policy.write_text(new.read_text())
+        replace(policy, new.read_text())
         await until_rule(service, BAD, None)
