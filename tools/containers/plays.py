@@ -6,7 +6,7 @@ import re
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -361,8 +361,7 @@ def recreated(stack: Stack) -> Row:
 
 def short_of_memory(stack: Stack, service: str, limit: str, required: str) -> Row:
     """A limit on memory that is too small is reported, and uploads go on."""
-    add: Mapping[str, Any] = {service: {"mem_limit": limit, "memswap_limit": limit}}
-    stack.add("memory.yml", add)
+    stack.add("memory.yml", {service: {"mem_limit": limit, "memswap_limit": limit}})
     stack.compose("up", "--detach")
     reported = ""
 

@@ -159,10 +159,10 @@ class Stack:
         ready: bool = httpx.get(url, timeout=10).status_code == 200
         return ready and httpx.get(f"{self.uploads_url()}/healthz").status_code == 200
 
-    def up(self, *arguments: str) -> float:
+    def up(self) -> float:
         """Start or change the project, and wait until it is ready; the seconds that took."""
         begun = time.monotonic()
-        self.compose("up", "--detach", *arguments)
+        self.compose("up", "--detach")
         wait_until("the services are ready", self.is_ready)
         return time.monotonic() - begun
 
