@@ -1,4 +1,4 @@
-"""What holds for all tests."""
+"""Fixtures of all tests."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What services keep of a test is not for the next run, nor for whoever runs the tests."""
+    """A cache folder for this run alone, so that nothing is kept for the next one."""
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("backends") / "cache"
         patch.setenv("IMAGESAFETY_INFERENCE_CACHE_FOLDER", str(folder))

@@ -24,7 +24,7 @@ assert torch.compiler.disable.__module__ == "torch.compiler"
 
 
 def imported(model: str, backend: str, script: str = SCRIPT) -> set[str]:
-    """Which of the heavy packages open_clip was imported with."""
+    """Return the heavy packages that open_clip was imported with."""
     command = [sys.executable, "-c", script, model, backend, *HEAVY]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
