@@ -191,14 +191,16 @@ class Ledger:
     async def _delete_old(self) -> None:
         now = _now()
         before = now - self._days * _DAY
+        # Asked for in this order: a decision that comes meanwhile is young.
+        if not await self.transaction(retention.has_decisions):
+            return
         young = await self.transaction(
             partial(retention.first_young, before=before, until=now + _DAY)
         )
         if young is None:
             # A clock that is ahead makes everything old. Where nothing comes, nothing is deleted.
-            if await self.transaction(retention.has_decisions):
-                words = "no decision is younger than %d days: none is deleted until one is"
-                log.warning(words, self._days)
+            words = "no decision is younger than %d days: none is deleted until one is"
+            log.warning(words, self._days)
             return
         deleted = 0
         while rows := await self.transaction(partial(retention.delete_decisions, before_seq=young)):
