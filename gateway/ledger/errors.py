@@ -1,4 +1,4 @@
-"""What an error of a database is about: what it was given, or itself."""
+"""The subject of a database's error: the row that it was given, or the database itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from sqlalchemy.exc import (
     StatementError,
 )
 
-_BUSY = 0xFF & sqlite3.SQLITE_BUSY
 _GONE = ("42P01", "42703", "3F000")  # a table, column or schema is missing
 _TAKEN = "23505"
 _GONE_IN_SQLITE = ("no such table", "no such column", "has no column")
@@ -28,7 +27,7 @@ _EXPECTED = {
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether the database can be used, and refuses what it was given."""
+    """True if the database can be used, and refuses the row that it was given."""
     if getattr(getattr(error, "orig", None), "sqlstate", None) == _TAKEN:
         # Rows that are there already are left alone: it is a number that is taken, see below.
         return False
@@ -43,9 +42,8 @@ def is_refusal(error: Exception) -> bool:
 
 
 def is_locked(error: Exception) -> bool:
-    """Whether another writer of a SQLite database was in the way."""
-    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
-    return isinstance(error, OperationalError) and code is not None and code & 0xFF == _BUSY
+    """True if another writer of a SQLite database was in the way."""
+    return isinstance(error, OperationalError) and _sqlite_code(error.orig) == sqlite3.SQLITE_BUSY
 
 
 def is_without_tables(error: Exception) -> bool:
@@ -69,8 +67,14 @@ def may_be_of_the_session(error: Exception) -> bool:
     """
     source = error.orig if isinstance(error, DBAPIError) else None
     if isinstance(source, sqlite3.Error):
-        return 0xFF & getattr(source, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY
+        return _sqlite_code(source) == sqlite3.SQLITE_READONLY
     return isinstance(source, psycopg.Error) and source.sqlstate in (*_GONE, *_EXPECTED)
+
+
+def _sqlite_code(error: object) -> int:
+    """The primary result code of an error of SQLite (sqlite.org/rescode.html); 0 of another."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF
 
 
 def reason(error: BaseException) -> str:

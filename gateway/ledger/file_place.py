@@ -5,6 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 
+def is_gone(path: Path) -> bool:
+    """True if the file is missing; False also where nobody may look."""
+    try:
+        return not path.exists()
+    except OSError:
+        return False
+
+
 class FilePlace:
     """A path, and which file was there. What is written to another one may never be found again."""
 

@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.ledger.file_place import is_gone
 from gateway.ledger.policy_text import PolicyText
 from gateway.ledger.spool_lines import ROW_MARK, line_of_policy, line_of_row
-from gateway.ledger.spool_owner import SUFFIX, Owner, is_gone
+from gateway.ledger.spool_owner import SUFFIX, Owner
 
 MOST_BYTES = 4 * 1024 * 1024  # in a file; then the next one begins
 COUNTED_BYTES = 64 * 1024 * 1024  # of files of dead processes; of more, rows are estimated
@@ -37,7 +38,7 @@ class SpoolFile:
 
     @property
     def token(self) -> str:
-        """Whose it is."""
+        """The token of its owner."""
         return self.path.stem.partition("-")[2]
 
 
@@ -54,12 +55,12 @@ class Spool:
 
     @property
     def rows(self) -> int:
-        """How many rows wait; of what dead processes left, about."""
+        """The number of rows that wait; an estimate for those of dead processes."""
         return sum(file.rows for file in self._waiting) + (self._open.rows if self._open else 0)
 
     @property
     def has_files(self) -> bool:
-        """Whether anything waits, be it no rows."""
+        """True if any file waits, even one without rows."""
         return bool(self._waiting) or (self._open is not None and self._open.size > 0)
 
     def adopt(self) -> None:

@@ -1,4 +1,4 @@
-"""Who owns which files of a spool folder. Blocks; belongs in the spool's thread.
+"""Owners of the files in a spool folder. Blocks; belongs in the spool's thread.
 
 Each process holds a lock file of its own, and its data files have that one's name in theirs. So
 several may share the folder, one that starts takes over what dead ones left, and however much
@@ -12,6 +12,8 @@ import fcntl
 import os
 import secrets
 from pathlib import Path
+
+from gateway.ledger.file_place import is_gone
 
 SUFFIX = ".owner"
 
@@ -55,7 +57,7 @@ class Owner:
 
     @property
     def token(self) -> str:
-        """What the names of its files have in them."""
+        """The part of its files' names that only they have."""
         return self._path.stem
 
     @property
@@ -74,16 +76,8 @@ class Owner:
         os.close(self._descriptor)
 
 
-def is_gone(path: Path) -> bool:
-    """True if the file is missing; False also where nobody may look."""
-    try:
-        return not path.exists()
-    except OSError:
-        return False
-
-
 def _lock(descriptor: int) -> bool:
-    """Whether the file is ours now, and still has a name."""
+    """True if the file is ours now, and still has a name."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.ledger.errors import reason
+from gateway.ledger.file_place import is_gone
 from gateway.ledger.ledger import AnyLedger, LedgerUnavailableError, NoLedger
 from gateway.ledger.occasional_log import ReasonLog
 from gateway.metrics import Metrics
@@ -46,7 +47,7 @@ log = logging.getLogger("gateway")
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What came of adding entries: how many are new, and how many were there already."""
+    """The result of adding entries: the numbers of new ones, and of those there already."""
 
     changed: int
     unchanged: int
@@ -259,10 +260,7 @@ class OverrideStore:
 
     def _lacks_copy(self) -> bool:
         """True if somebody removed the copy, most likely with the database of the same folder."""
-        try:
-            return self._copy is not None and not self._copy.exists()
-        except OSError:
-            return False
+        return self._copy is not None and is_gone(self._copy)
 
     async def _read_copy(self) -> None:
         if self._copy is None:
