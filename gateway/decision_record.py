@@ -1,4 +1,4 @@
-"""What goes on record of a decision. Pure code."""
+"""The record of a decision, as it is written. Pure code."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Facts:
 
 
 def scored_by(policy: Policy, model: ModelIdentity | None) -> ScoredBy:
-    """What similarities under this policy from this model depend on."""
+    """Everything that similarities under this policy from this model depend on."""
     return ScoredBy(
         policy_digest=policy.digest,
         concepts_digest=policy.concepts_digest,
@@ -86,7 +86,7 @@ def record_of(
 
 
 def worth_a_rescan(decision: Decision) -> bool:
-    """Whether the file was let in unscanned, and may be scanned another time."""
+    """True if the file was let in unscanned, and may be scanned another time."""
     return decision.unscanned and decision.cause in _WORTH_A_RESCAN
 
 

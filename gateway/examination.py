@@ -1,4 +1,4 @@
-"""What is found out about an upload: streamed to inference, unless its scores are there already."""
+"""The evidence about an upload: streamed to inference, unless its scores are there already."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ log = logging.getLogger("gateway")
 
 
 class Examiner:
-    """What examinations have in common."""
+    """The parts that all examinations share."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Examiner:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What was found out; `score_seconds` is how long a call of inference took, if it answered."""
+    """The evidence; `score_seconds` are those of a call of inference, if it answered."""
 
     evidence: Evidence
     score_seconds: float | None = None
@@ -151,7 +151,7 @@ class _Examination:
         return Examined(await self._after_all(evidence))
 
     def _without_scores(self, error: ScoringError) -> Unscored:
-        """Why there are none. What the bytes are the cause of is so for all who bring them."""
+        """The reason for having none. If it lies in the bytes, it holds for all who bring them."""
         try:
             evidence = why_unscored(error)
         except TooLargeError as too_large:

@@ -1,4 +1,4 @@
-"""What an examination is asked to look at."""
+"""A request for the examination of an upload."""
 
 from __future__ import annotations
 

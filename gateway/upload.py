@@ -68,7 +68,7 @@ class Upload:
 
     @property
     def ended(self) -> bool:
-        """Whether there is no more to come."""
+        """True if there is no more to come."""
         return self._end.is_set()
 
     @property
@@ -83,7 +83,7 @@ class Upload:
 
     @property
     def is_kept(self) -> bool:
-        """Whether all that was read is still there, so that iterating begins at the beginning."""
+        """True if all that was read is still there, so that iterating begins at the beginning."""
         return self._gone == 0
 
     async def gather(self, most: int, seconds: float) -> bool:

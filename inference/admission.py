@@ -1,4 +1,4 @@
-"""How much of strangers' images is in memory at once: a count and a number of bytes.
+"""Bounds on strangers' images in memory at once: a count and a number of bytes.
 
 No client takes all of it, and bulk work no more than half, so that uploads find room: of all
 clients together, and of each one.
@@ -18,7 +18,7 @@ from inference.shared_file import SMALL_BYTES, SharedFile
 
 @dataclass(frozen=True)
 class Sender:
-    """Who brings an image, and whether somebody waits for it."""
+    """The client that brings an image; `bulk` if nobody waits for the answer."""
 
     client: str
     bulk: bool
@@ -39,26 +39,26 @@ class AdmissionLimits:
     quotas: Mapping[str, int] = field(default_factory=dict)
 
     def images_of(self, client: str) -> int:
-        """How many places one client may take."""
+        """The number of places that one client may take."""
         return self.quotas.get(client, self.max_client_images or -(-3 * self.max_images // 4))
 
     def bulk_images_of(self, client: str) -> int:
-        """How many of these its bulk work may take."""
+        """The number of these that its bulk work may take."""
         return max(1, self.images_of(client) // 2)
 
     @property
     def client_bytes(self) -> int:
-        """How many bytes one client may take."""
+        """The number of bytes that one client may take."""
         return max(self.max_image_bytes, 3 * self.max_bytes // 4)
 
     @property
     def bulk_images(self) -> int:
-        """How many places bulk work may take."""
+        """The number of places that bulk work may take."""
         return max(1, self.max_images // 2)
 
     @property
     def bulk_bytes(self) -> int:
-        """How many bytes bulk work may take."""
+        """The number of bytes that bulk work may take."""
         return max(self.max_image_bytes, self.max_bytes // 2)
 
 
@@ -116,12 +116,12 @@ class Admission:
 
     @property
     def images(self) -> int:
-        """How many images there are."""
+        """The number of images there are."""
         return self._images
 
     @property
     def bytes(self) -> int:
-        """How many bytes they take, or have reserved."""
+        """The number of bytes that they take, or have reserved."""
         return self._bytes
 
     @contextmanager
@@ -199,7 +199,7 @@ class Admission:
         self._wake()
 
     def _next(self) -> _Waiter | None:
-        """Who goes next, when there is room for it."""
+        """The waiter that goes next, when there is room for it."""
         allowed = (one for one in self._waiting if not self._client_is_full(one.sender, one.size))
         return next(allowed, None)
 
@@ -212,7 +212,7 @@ class Admission:
             waiter.woken.set_result(None)
 
     def _client_is_full(self, sender: Sender, size: int) -> str:
-        """Why the client may not bring an image more; empty if it may."""
+        """The reason against another image of the client; empty if there is none."""
         limits, client = self._limits, sender.client
         if self._client_images[client] >= limits.images_of(client):
             return "the service has as many images of this client as it takes"
@@ -221,7 +221,7 @@ class Admission:
         return self._client_has_bytes(size, sender)
 
     def _is_full(self, sender: Sender, size: int) -> str:
-        """Why there is no room for one image more, whoever brings it; empty if there is."""
+        """The reason against another image of any client; empty if there is none."""
         if self._images >= self._limits.max_images:
             return "the service has as many images as it takes"
         if sender.bulk and self._bulk_images >= self._limits.bulk_images:

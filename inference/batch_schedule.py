@@ -1,4 +1,4 @@
-"""Which views go into the next batch, as plain code: every change of state, and what to do then.
+"""The choice of views for the next batch, as plain code that returns what to do next.
 
 Jobs come in (the views of one image), batches go out, and each method returns what the caller has
 to do. Nothing here waits, computes or looks at a clock; `inference.batcher` does.
@@ -49,7 +49,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Step:
-    """What to do now: run a batch, tell jobs that they are refused, look again at a time."""
+    """The next step: run a batch, tell jobs that they are refused, look again at a time."""
 
     batch: Batch | None
     refused: tuple[int, ...] = ()
@@ -88,7 +88,7 @@ class _Terms:
 
 @dataclass(frozen=True)
 class ScheduleLimits:
-    """What the schedule keeps to: sizes in views, the delay in seconds.
+    """Limits that the schedule keeps: sizes in views, the delay in seconds.
 
     `overlap` is how many batches may be with the device at once; `max_delay` is how long an idle
     device may wait for a batch to fill; `weights` are those of clients by name; `spare` is which
@@ -170,7 +170,7 @@ class Schedule:
         return start - now + self._alone(ahead + views)
 
     def is_late(self, needed: float, left: float) -> bool:
-        """Whether a job that needs so many seconds, by estimate, should not be taken in.
+        """True if a job that needs so many seconds, by estimate, should not be taken in.
 
         To be asked only where others are ahead of it: what they take will correct the estimate.
         """
@@ -187,7 +187,7 @@ class Schedule:
             self._waiting[job.priority] -= job.views - job.taken
 
     def next(self, now: float) -> Step:
-        """What to do, if the device may be free. To be called again after every batch given."""
+        """The next step, if the device may be free. To be called again after every batch given."""
         if len(self._running) >= self._limits.overlap:
             return Step(None)
         while self._again:
@@ -240,7 +240,7 @@ class Schedule:
         return job is not None and job.encoded == job.views
 
     def _start(self, now: float) -> float:
-        """When the device is free for a new batch."""
+        """The time at which the device is free for a new batch."""
         free = self._last_end
         for running in self._running.values():  # in the order in which they were given
             free = max(free, running.began) + self._times(len(running.batch.parts))
@@ -279,9 +279,9 @@ class Schedule:
     def _first(
         self, terms: _Terms, refused: list[int], batch: Collection[int] = ()
     ) -> Entry[None] | None:
-        """Whose turn it is; those are refused, and out, who can't be served in time any more.
+        """The job whose turn it is; those before it can't be served in time, and are refused.
 
-        Not those of whom the batch has views already.
+        Jobs of which the batch has views already are not refused.
         """
         while (entry := self._queue.first()) is not None:
             needed, left = self._needed(entry, terms), entry.deadline - terms.start
@@ -293,7 +293,7 @@ class Schedule:
         return entry
 
     def _most(self, first: Priority, now: float) -> int:
-        """How many views the next batch may have, by whose turn it is."""
+        """The number of views that the next batch may have, by the job whose turn it is."""
         limits = self._limits
         uploads_come = now - self._last_upload < UPLOADS_COME
         if first is Priority.BULK and uploads_come and limits.short_batch:

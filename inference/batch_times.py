@@ -1,4 +1,4 @@
-"""How long a batch of each size takes, as measured; plain code without a clock."""
+"""The time of a batch of each size, as measured; plain code without a clock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FORGOTTEN = 0.02  # of a slowdown, with every batch that was refused because of
 _ENOUGH = 0.95  # of the best rate: as much counts as about as fast
 _SIMILAR = 2.0  # times as long, at most, took two batches that were measured on one machine
 LONGEST_SECONDS = 1.0
-"""What one batch may take, if we have the choice: whoever comes next waits for it."""
+"""The most that one batch should take, where there is a choice: later jobs wait for it."""
 
 
 class BatchTimes:

@@ -55,7 +55,7 @@ class WedgeWatch:
         self._task = asyncio.create_task(self._look())
 
     def objection(self, loop_seconds: float | None = None) -> str | None:
-        """What is stuck, if so; may be asked from any thread.
+        """The part that is stuck, if any; may be asked from any thread.
 
         The event loop is when it has not looked for `loop_seconds` (as long as a pass may take, if
         they are not given).

@@ -149,7 +149,7 @@ class Ledger:
         self._writer.look()
 
     def trouble(self) -> str | None:
-        """Why rows don't reach the database now, if so."""
+        """The reason for which rows don't reach the database now, if so."""
         return self._writer.trouble or self._store.elsewhere()
 
     async def _keep_house(self) -> None:

@@ -147,7 +147,7 @@ class Store:
             return work(connection)
 
     def elsewhere(self) -> str | None:
-        """What is wrong with the place of a SQLite file, if so."""
+        """The trouble with the place of a SQLite file, if there is any."""
         if not self._was_ready or self._place.is_ours():
             return None
         return f"{self._place.file} is gone or empty, or another file is there"

@@ -97,7 +97,10 @@ class Writer:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def submit(self, record: DecisionRecord, until: float) -> asyncio.Future[Stored]:
-        """Where the record is, once it is durable; NOWHERE at the monotonic time `until`."""
+        """Take a record; the future has its place once it is durable.
+
+        That is NOWHERE at the monotonic time `until`.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Stored] = loop.create_future()
         try:
@@ -129,7 +132,7 @@ class Writer:
 
     @property
     def trouble(self) -> str | None:
-        """Why rows don't reach the database now, if so."""
+        """The reason for which rows don't reach the database now, if so."""
         if self._database_trouble is None or self._spool.trouble is None:
             return self._database_trouble
         return f"{self._database_trouble}; decisions are lost: the spool: {self._spool.trouble}"

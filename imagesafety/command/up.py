@@ -65,13 +65,13 @@ def run(options: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class Restarts:
-    """When to start a service again that has ended by itself."""
+    """The pause before a service that has ended by itself is started again."""
 
     pause: float = 0.0  # seconds
     was_steady: bool = False
 
     def after(self, code: int, seconds: float) -> Restarts | None:
-        """What holds after it ran for `seconds` and ended with `code`; None: not again.
+        """The next state, after it ran for `seconds` and ended with `code`; None: not again.
 
         Settings that worked once still do: then code 2 is about a port or a disk, for a while.
         """

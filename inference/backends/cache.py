@@ -1,4 +1,4 @@
-"""What the first start found out and made, kept on disk for the next ones.
+"""Findings and files of the first start, kept on disk for the next ones.
 
 Files are written whole and renamed, and named by their own digest. One that is damaged, or that
 another user wrote, is as good as none. Nothing is unpickled.
@@ -44,7 +44,7 @@ def default_cache_folder() -> Path:
 
 @dataclass(frozen=True)
 class ModelFileName:
-    """Whose tower is in a file, and all that its content depends on."""
+    """The identity of a file with a tower: all that its content depends on."""
 
     weights: str
     made_from: str
@@ -206,7 +206,7 @@ class BackendCache:
 
     @staticmethod
     def _remove_unfinished(folder: Path) -> None:
-        """What a process left that was killed; a younger one may be another's at work."""
+        """Remove files of a killed process; younger ones may belong to another at work."""
         for path in folder.glob(f"{_UNFINISHED}*"):
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > _STALE_SECONDS:

@@ -1,4 +1,4 @@
-"""What this machine has, as far as backends depend on it."""
+"""Facts about this machine that backends depend on."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ def cpu_limit() -> str:
 
 
 def has_bfloat16() -> bool:
-    """Whether the CPU multiplies bfloat16 itself; else it is slower than float32."""
+    """True if the CPU multiplies bfloat16 itself; else it is slower than float32."""
     return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(cpu_facts()["flags"].split())
 
 
 def has_compiler() -> bool:
-    """Whether there is the C++ compiler that torch.compile needs on a CPU."""
+    """True if there is the C++ compiler that torch.compile needs on a CPU."""
     return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))
 
 
 def installed(package: str) -> bool:
-    """Whether a package can be imported; it isn't."""
+    """True if a package can be imported; this does not import it."""
     return importlib.util.find_spec(package) is not None
 
 

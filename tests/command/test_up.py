@@ -1,4 +1,4 @@
-"""When `imagesafety up` starts a service again, and why it ended."""
+"""Restarts of a service by `imagesafety up`, and the reason for its end."""
 
 import os
 import re

@@ -40,7 +40,7 @@ async def server() -> AsyncIterator[Postgres]:
 
 
 def recorded(url: str) -> Counter[str]:
-    """How often each decision is in the ledger."""
+    """The number of times that each decision is in the ledger."""
     engine = sqlalchemy.create_engine(url, connect_args={"client_encoding": "utf8"})
     with contextlib.closing(engine.connect()) as connection:
         found = Counter(connection.scalars(sqlalchemy.text("SELECT id FROM decisions")))

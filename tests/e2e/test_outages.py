@@ -1,4 +1,4 @@
-"""What the gateway answers when inference is down, slow, full or gone in the middle."""
+"""The gateway's answers when inference is down, slow, full or gone in the middle."""
 
 import asyncio
 import contextlib

@@ -200,7 +200,7 @@ class Postgres:
 
 
 def _unprivileged_user() -> pwd.struct_passwd | None:
-    """Who runs the server: PostgreSQL refuses to be root."""
+    """The user that runs the server: PostgreSQL refuses to be root."""
     if os.geteuid() != 0:
         return None
     users = {entry.pw_name: entry for entry in pwd.getpwall()}
