@@ -112,6 +112,8 @@ class Server:
     url: str
     log: Path
     _client: httpx.Client = field(repr=False)
+    filled: list[str] = field(default_factory=list)
+    """Aliases of the files that it was filled with, oldest first; fjall may list them otherwise."""
 
     def upload(self, data: bytes, media_type: str = "image/png") -> httpx.Response:
         return self._client.post("/image", files={"images[]": ("a file", data, media_type)})
@@ -227,11 +229,11 @@ def filled_pict_rs(
     with contextlib.ExitStack() as stack:
         fills = not kind.is_stand_in
         server = stack.enter_context(pict_rs(kind, folder, database=database, fills=fills))
-        for data in files:
-            server.stored(data)
+        filled = [server.stored(data) for data in files]
         if fills:
             stack.close()
             server = stack.enter_context(pict_rs(kind, folder, database=database))
+        server.filled = filled
         yield server
 
 

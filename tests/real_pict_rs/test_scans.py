@@ -26,7 +26,7 @@ def test_a_scan_that_is_killed_and_meets_purges_of_others_removes_what_is_reject
         for number in range(FILES)
     ]
     with filled_pict_rs(any_kind, tmp_path, files, database=database) as server:
-        aliases = server.aliases()[::-1]
+        aliases = server.filled
         bad = {hashlib.sha256(files[number]).hexdigest() for number in range(0, FILES, 30)}
         harmless = {alias for number, alias in enumerate(aliases) if number % 30}
         scan = Scan(f"pict-rs+{server.url}", scoring.address, tmp_path)
