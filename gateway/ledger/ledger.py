@@ -31,7 +31,7 @@ from imagesafety.policy import Policy
 __all__ = ["AnyLedger", "Ledger", "LedgerUnavailableError", "NoLedger", "Stored"]
 
 HOUSEKEEPING_SECONDS = 3600.0
-ADOPT_SECONDS = 60.0
+ADOPT_SECONDS = 60.0  # also before the first: the first minute belongs to uploads
 WATCH_SECONDS = 2.0
 DELIVERY_DAYS = 4  # webhooks are retried for three
 PAUSE_SECONDS = 0.05  # between two deletions
@@ -155,6 +155,7 @@ class Ledger:
     async def _keep_house(self) -> None:
         due = 0.0
         while True:
+            await asyncio.sleep(ADOPT_SECONDS)
             try:
                 await self._spool.adopt()
                 if time.monotonic() >= due:
@@ -168,7 +169,6 @@ class Ledger:
             except Exception:
                 log.exception("housekeeping of the ledger failed")
                 due = time.monotonic() + HOUSEKEEPING_SECONDS
-            await asyncio.sleep(ADOPT_SECONDS)
 
     async def _watch_policies(self) -> None:
         """Write missing texts of policies again; notice an emptied database without uploads."""

@@ -206,7 +206,9 @@ async def test_transactions_that_read_and_then_write_wait_for_each_other(
     assert len(changes) == 20
 
 
-async def test_old_decisions_go_and_overrides_stay(url: str, tmp_path: Path) -> None:
+async def test_old_decisions_go_and_overrides_stay(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = time.time_ns() // 1000
     old = [a_record(at=now - 91 * DAY, decision="reject") for _ in range(450)]
     young = [a_record(at=now - 89 * DAY, decision="reject"), a_record()]
@@ -222,16 +224,17 @@ async def test_old_decisions_go_and_overrides_stay(url: str, tmp_path: Path) -> 
     async with running_ledger(url, tmp_path / "spool", webhooks=True) as ledger:
         await record_all(ledger, old + young)
         await ledger.transaction(fill)
+    monkeypatch.setattr("gateway.ledger.ledger.ADOPT_SECONDS", 0.01)
     async with running_ledger(url, tmp_path / "spool") as ledger:
         ledger.note_policy(POLICY)
 
-        await become(lambda: "unused" not in policies_in(url), "an unused policy is gone")
+        kept = {POLICY.digest, "used", "new"}
+        await become(lambda: policies_in(url) == kept, "an unused policy is gone")
         events = await ledger.transaction(lambda c: c.execute(select(deliveries)).all())
         entries = await ledger.transaction(lambda c: c.execute(select(overrides)).all())
     assert ids_in(url) == [record.id for record in young]
     assert [event.decision_id for event in events] == [young[0].id]
     assert len(entries) == 1
-    assert policies_in(url) == {POLICY.digest, "used", "new"}
 
 
 @pytest.mark.parametrize(
@@ -244,7 +247,12 @@ async def test_old_decisions_go_and_overrides_stay(url: str, tmp_path: Path) -> 
     ],
 )
 async def test_a_wrong_clock_deletes_nothing(
-    ages: list[int], kept: list[int], url: str, tmp_path: Path
+    ages: list[int],
+    kept: list[int],
+    url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     now = time.time_ns() // 1000
     records = [a_record(at=max(0, now - age * DAY)) for age in ages]
@@ -255,10 +263,11 @@ async def test_a_wrong_clock_deletes_nothing(
             lambda c: c.execute(insert(policies).values(digest="unused", text="", first_used=0))
         )
     expected = [record.id for record in records[-len(kept) :]]
+    monkeypatch.setattr("gateway.ledger.ledger.ADOPT_SECONDS", 0.01)
     async with running_ledger(url, tmp_path / "spool") as ledger:
         ledger.note_policy(POLICY)
         if len(kept) == len(ages) and 0 not in ages:
-            await become(lambda: POLICY.digest in policies_in(url), "housekeeping has begun")
+            await become(lambda: "none is deleted" in caplog.text, "housekeeping is done")
         else:
             await become(lambda: "unused" not in policies_in(url), "housekeeping is done")
     assert ids_in(url) == expected
