@@ -235,6 +235,7 @@ async def test_old_decisions_go_and_overrides_stay(
     assert ids_in(url) == [record.id for record in young]
     assert [event.decision_id for event in events] == [young[0].id]
     assert len(entries) == 1
+    assert policies_in(url) == kept
 
 
 @pytest.mark.parametrize(
